@@ -1,0 +1,37 @@
+# Each target does all its own set-up; the second time nothing is installed again.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+ROOT ?= out/mini
+ARGS ?=
+
+.PHONY: help mini test lint bench clean lock
+
+help:  ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+mini: $(STAMP)  ## the whole story on this machine: a small web -> dataset -> CLIP -> zero-shot score -> report (minutes)
+	@$(PY) -m infra.mini.run --root $(ROOT) $(ARGS)
+
+test: $(STAMP)  ## every test that needs neither a network nor a GPU nor an object store
+	@$(PY) -m pytest -q $(ARGS)
+
+lint: $(STAMP)  ## format, rules and types
+	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m pyright --pythonpath $(PY)
+
+bench: $(STAMP)  ## every benchmark beside its peer; each ends with `NAME ratio=X.XX` (installs the peers)
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@for b in tests/benchmarks/[a-z]*.py; do $(PY) -m tests.benchmarks.$$(basename $$b .py) || exit 1; done
+
+clean:  ## forget the environment and what the runs made
+	rm -rf $(VENV) out *.egg-info .pytest_cache .ruff_cache
+
+$(STAMP): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; install it or give PYTHON=path"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: $(PYTHON) is older than Python 3.11; give PYTHON=path"; exit 2; }
+	@echo "installing into $(VENV) (once)"
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install -q --disable-pip-version-check --no-compile -r requirements.lock
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,1 @@
+"""How the platform is started: on a laptop (mini) and on a cluster."""

@@ -1,0 +1,55 @@
+"""Submit jobs to a Ray head and follow them: their lines as they come, their exit code, stopped when we are interrupted.
+
+This is what `ray job submit` does, through the same API; the command itself takes 5 s more to notice the end of a job,
+shows a failed job's log twice, and on Ctrl-C leaves the job running.
+"""
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+POLL_SECONDS = 0.2
+REPOSITORY = Path(__file__).parents[2]
+NOISE = ("Runtime env is setting up.", "Running entrypoint for job")  # what the job manager itself puts into every log
+EXCLUDES = ["out", ".venv", ".git", "tests", "docs", "**/__pycache__"]
+
+
+def follow(address: str, entrypoint: str, environment: dict[str, str]) -> int:
+    """Run one job to its end, printing its lines. Returns its exit code: 0 done, else the driver's own code."""
+    from ray.job_submission import JobStatus, JobSubmissionClient
+
+    for logger in (
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray._private.runtime_env.packaging",
+        "ray._private.runtime_env.working_dir",
+    ):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    client = JobSubmissionClient(address)
+    runtime_env = {"working_dir": str(REPOSITORY), "excludes": EXCLUDES, "env_vars": environment}
+    job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+    shown, status = 0, JobStatus.PENDING
+    try:
+        while not status.is_terminal():
+            time.sleep(POLL_SECONDS)
+            status = client.get_job_status(job)
+            shown = _show(client.get_job_logs(job), shown)
+    finally:
+        if not status.is_terminal():
+            client.stop_job(job)
+    _show(client.get_job_logs(job) + "\n", shown)
+    if status == JobStatus.SUCCEEDED:
+        return 0
+    info = client.get_job_info(job)
+    if info.driver_exit_code is None:
+        print(f"error: the job `{entrypoint}` did not run: {info.message}", file=sys.stderr, flush=True)
+    return info.driver_exit_code or 1
+
+
+def _show(log: str, shown: int) -> int:
+    """Print the whole lines after `shown` characters; returns how many characters are shown now."""
+    end = log.rfind("\n") + 1
+    for line in log[shown:end].splitlines():
+        if line.strip() and not any(noise in line for noise in NOISE):
+            print(f"  {line}", flush=True)
+    return max(shown, end)

@@ -1,0 +1,47 @@
+"""Build the dataset: web archives in, shards of image-text pairs out.
+
+    python jobs/build_wit.py mini  --root out/mini --archives web/archives            # laptop, minutes
+    ray job submit --working-dir . -- python jobs/build_wit.py pilot --root s3://bucket/pilot --archives s3://.../x.warc.wat.gz
+    ray job submit --working-dir . -- python jobs/build_wit.py wit   --root s3://bucket/wit   --archives cc-2026.paths.gz
+
+The query list must be there (jobs/build_queries.py). Stages that are finished are skipped; run the same command again
+after any failure.
+"""
+
+from jobs._cli import entry
+from pipeline import archives, balance, crawl, dedupe, download, match, shard
+from pipeline.config import RECIPES, DatasetConfig, TrimConfig
+from pipeline.events import Events
+from pipeline.runner import run, write_dataset
+from pipeline.storage import join
+
+
+def main(config: DatasetConfig) -> None:
+    """Every stage in order; each reads finished folders and writes the next."""
+    events = Events(config.root, "build_wit")
+    sources = archives.source_parts(config.archives)
+    write_dataset(join(config.root, "0_sources"), stage="sources", version=1, config=None, parts=sources)
+    trim = TrimConfig(shard=config.shard, balance=config.balance)
+    queries = {"queries": "queries"}
+    steps = [  # stage, its config, sources, target, side datasets
+        (crawl.STAGE, config.crawl, ["0_sources"], "1_candidates", {}),
+        (match.STAGE, config.match, ["1_candidates"], "2_matched", queries),
+        (balance.COUNT, config.balance, ["2_matched"], "3_balanced/_counts", {}),
+        (balance.STAGE, config.balance, ["2_matched"], "3_balanced", {"counts": "3_balanced/_counts"}),
+        (download.STAGE, config.download, ["3_balanced"], "4_images", {}),
+        (dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands", {}),
+        (dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges", {}),
+        (dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
+        (balance.TRIM_COUNT, trim, ["5_unique"], "5_unique/_counts", {}),
+        (shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"counts": "5_unique/_counts"}),
+    ]
+    for stage, part, reads, target, sides in steps:
+        run(
+            stage, part, sources=[join(config.root, name) for name in reads], target=join(config.root, target),
+            sides={name: join(config.root, folder) for name, folder in sides.items()}, settings=config.run, events=events,
+        )  # fmt: skip
+    events.flush()
+
+
+if __name__ == "__main__":
+    entry(main, RECIPES, __doc__)

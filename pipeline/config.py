@@ -1,0 +1,231 @@
+"""Every setting of the dataset, a frozen class for each stage, and the recipes that fill them.
+
+Defaults are CLIP's where the paper names a value. A field whose metadata says `rows=False` does not change the rows
+that come out (workers, speed) and is therefore no part of a fingerprint.
+"""
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+
+def free(default: Any) -> Any:
+    """A field that may change between two runs on one root: it does not change the rows."""
+    return field(default=default, metadata={"rows": False})
+
+
+def rows_fields(config: Any) -> dict[str, Any]:
+    """The fields of `config` that decide what the rows are, as JSON values; none where there is no config."""
+    if config is None:
+        return {}
+    return {
+        f.name: rows_fields(getattr(config, f.name)) if is_dataclass(getattr(config, f.name)) else getattr(config, f.name)
+        for f in fields(config)
+        if f.metadata.get("rows", True)
+    }
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError(message) unless `condition`: for the checks of __post_init__."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QueriesConfig:
+    """The query list: CLIP section 2.2."""
+
+    wordnet_dir: str = "/usr/share/wordnet"  # WordNet's own database files; "" leaves WordNet out
+    concept_files: tuple[str, ...] = ()  # queries given by hand, one a line; always in
+    text_files: tuple[str, ...] = ()  # plain text, one document a line, .gz or not: words and bigrams are taken from it
+    min_word_count: int = 100
+    max_bigrams: int = 100_646  # by PMI, among those seen min_bigram_count times
+    min_bigram_count: int = 100
+    max_queries: int = 500_000
+
+    def __post_init__(self) -> None:
+        require(self.max_queries > 0, f"queries: max_queries must be at least 1, found {self.max_queries}")
+        require(self.min_word_count > 0, f"queries: min_word_count must be at least 1, found {self.min_word_count}")
+        require(self.min_bigram_count > 0, f"queries: min_bigram_count must be at least 1, found {self.min_bigram_count}")
+        require(self.max_bigrams >= 0, f"queries: max_bigrams must not be negative, found {self.max_bigrams}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CrawlConfig:
+    """Which texts are worth keeping."""
+
+    min_chars: int = 5
+    max_chars: int = 1000
+    max_repeat: int = 8  # the same character more often than this in a row: repeated_chars
+    language: str = "en"  # ISO 639-1; "" keeps every language
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.min_chars <= self.max_chars,
+            f"crawl: 0 < min_chars <= max_chars must hold, found min_chars={self.min_chars} max_chars={self.max_chars}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MatchConfig:
+    """How texts and queries are compared, and into how many buckets of hosts the rows are cut."""
+
+    normalizer: Literal["wit", "metaclip"] = "wit"
+    num_buckets: int = 256  # of hosts; each becomes one part of the download
+
+    def __post_init__(self) -> None:
+        require(self.num_buckets > 0, f"match: num_buckets must be at least 1, found {self.num_buckets}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BalanceConfig:
+    """CLIP section 2.2: up to 20,000 pairs per query."""
+
+    mode: Literal["cap", "soft"] = "cap"  # cap: CLIP's "up to"; soft: MetaCLIP's probability
+    max_per_query: int = 20_000  # t
+    oversample: float = 1.5  # keep so many times more than needed, for what the download will lose
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.max_per_query > 0, f"balance: max_per_query must be at least 1, found {self.max_per_query}")
+        require(self.oversample >= 1, f"balance: oversample must be at least 1, found {self.oversample}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DownloadConfig:
+    """How pictures are fetched and made small. Names as in img2dataset where it has them."""
+
+    image_size: int = 256  # px
+    resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
+    resize_only_if_bigger: bool = True
+    encode_quality: int = 95
+    min_image_size: int = 32  # px, the shorter side as served: too_small
+    max_aspect_ratio: float = 4.0  # longer over shorter side: aspect
+    max_image_pixels: int = 89_478_485  # from the header, before any decode: bomb
+    max_image_bytes: int = 20_000_000  # too_large
+    timeout_seconds: float = 30.0  # the whole of one attempt, redirects included
+    connect_timeout_seconds: float = 10.0
+    min_bytes_per_second: float = 1000.0  # slower than this over stall_seconds: timeout
+    stall_seconds: float = 10.0
+    max_redirects: int = 5
+    max_retries: int = 2  # of what may succeed next time: dns, connect, timeout, http_5xx
+    retry_seconds: float = 1.0  # first pause; doubles
+    robots: bool = True
+    user_agent: str = "wit-bot/1.0"
+    contact_url: str = ""  # put into the user agent: who runs this; required outside the mini recipe
+    disallowed_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex", "none")
+    concurrency: int = free(256)  # connections of one worker
+    concurrency_per_host: int = free(4)
+    host_delay_seconds: float = free(0.0)
+
+    def __post_init__(self) -> None:
+        require(self.image_size > 0, f"download: image_size must be at least 1 px, found {self.image_size}")
+        require(1 <= self.encode_quality <= 100, f"download: encode_quality must be 1 to 100, found {self.encode_quality}")
+        require(self.concurrency > 0, f"download: concurrency must be at least 1, found {self.concurrency}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MiniDownloadConfig(DownloadConfig):
+    """The download of the small web on loopback. Only the mini recipe has these two fields."""
+
+    hosts_file: str = free("")  # hosts(5): the only names that resolve; the addresses in it are exempt from the address check
+    hosts_port: int = free(0)  # port that the hosts of hosts_file listen on, whatever the URL says
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DedupeConfig:
+    """When two pictures are the same."""
+
+    max_distance: int = 4  # bits of the 64-bit perceptual hash
+    max_color_distance: int = (
+        40  # of 255, largest difference of a grid cell: the same drawing in another colour is another picture
+    )
+    max_urls_per_image: int = 20  # more URLs than this with the very same bytes: placeholder
+    num_buckets: int = 64  # of hash bands
+
+    def __post_init__(self) -> None:
+        require(0 <= self.max_distance <= 15, f"dedupe: max_distance must be 0 to 15 bits, found {self.max_distance}")
+        require(self.num_buckets > 0, f"dedupe: num_buckets must be at least 1, found {self.num_buckets}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardConfig:
+    """How pairs are mixed into shards."""
+
+    pairs_per_shard: int = 10_000
+    parts_per_group: int = 4  # image parts that are read side by side and dealt into shards
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(self.pairs_per_shard > 0, f"shard: pairs_per_shard must be at least 1, found {self.pairs_per_shard}")
+        require(self.parts_per_group > 0, f"shard: parts_per_group must be at least 1, found {self.parts_per_group}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrimConfig:
+    """What sharding needs to know of balancing: the survivors are trimmed to max_per_query by the same draws."""
+
+    shard: ShardConfig
+    balance: BalanceConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """How the work is done; nothing here changes a row."""
+
+    num_workers: int = 0  # actors of a stage; 0: as many as the cluster has CPUs
+    verify: Literal["hash", "size"] = "size"  # how a finished part is checked when a run starts
+    dropped_sample: int = 100  # dropped rows kept a part and reason
+    max_restarts: int = 2  # of a worker that died, and of the part that it held
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetConfig:
+    """A whole dataset build."""
+
+    root: str = "out/mini"  # local path or s3:// URL
+    archives: tuple[str, ...] = ()  # WAT or WARC files, folders of them or of HTML, *.paths files; local, s3:// or https://
+    queries: QueriesConfig = field(default_factory=QueriesConfig)
+    crawl: CrawlConfig = field(default_factory=CrawlConfig)
+    match: MatchConfig = field(default_factory=MatchConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
+    download: DownloadConfig = field(default_factory=DownloadConfig)
+    dedupe: DedupeConfig = field(default_factory=DedupeConfig)
+    shard: ShardConfig = field(default_factory=ShardConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MiniConfig(DatasetConfig):
+    """The mini recipe's own type: its download may be pointed at the small web on loopback."""
+
+    download: MiniDownloadConfig = field(default_factory=MiniDownloadConfig)
+
+
+def mini() -> MiniConfig:
+    """The smallest end-to-end run: minutes on a laptop, the small web of infra/mini."""
+    return MiniConfig(
+        queries=QueriesConfig(min_word_count=20, min_bigram_count=20, max_bigrams=200),
+        match=MatchConfig(num_buckets=8),
+        balance=BalanceConfig(max_per_query=120, oversample=1.25),
+        download=MiniDownloadConfig(
+            image_size=64, min_image_size=24, max_image_bytes=2_000_000, max_image_pixels=10_000_000, timeout_seconds=4.0,
+            connect_timeout_seconds=2.0, stall_seconds=2.0, max_retries=2, retry_seconds=0.1, concurrency_per_host=16,
+            contact_url="http://operator.mini.test/bot",
+        ),
+        dedupe=DedupeConfig(num_buckets=4),
+        shard=ShardConfig(pairs_per_shard=1000, parts_per_group=4),
+        run=RunConfig(verify="hash", dropped_sample=1_000_000),
+    )  # fmt: skip
+
+
+def pilot() -> DatasetConfig:
+    """One or a few archive files on one machine: to see the funnel before the bill."""
+    return DatasetConfig(root="out/pilot", match=MatchConfig(num_buckets=16), run=RunConfig(verify="hash"))
+
+
+def wit() -> DatasetConfig:
+    """The paper's dataset: 500,000 queries, up to 20,000 pairs each, 400 million pairs."""
+    return DatasetConfig(root="out/wit", match=MatchConfig(num_buckets=40_000), dedupe=DedupeConfig(num_buckets=4096))
+
+
+RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}

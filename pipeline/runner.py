@@ -1,0 +1,312 @@
+"""Run a stage: pending parts -> workers -> commit records -> manifest. The only file of the pipeline that knows Ray.
+
+in      finished folders (sources, side datasets), a stage, its config
+out     the target folder with its manifest; a folder made with another fingerprint is refused, naming the fields
+law     running the same command again after any failure does only what is missing: a part is kept when its record says
+        that it was made from the same inputs with the same settings, and its files are what the record says
+law     what ran where, in which order and how often changes nothing in the manifest's hash
+Ray     one row per part travels through Ray Data, never the data. Actors restart at most `max_restarts` times, because
+        Ray Data would otherwise retry a worker that kills itself for ever. What is the user's business (InputError)
+        comes back as a value, so that the other parts finish and one clear line is shown.
+"""
+
+import json
+import logging
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.config import RunConfig, rows_fields
+from pipeline.errors import InputError
+from pipeline.events import Events
+from pipeline.hashing import sha256
+from pipeline.manifest import NAME, Dataset, Json, Manifest, Part, canonical
+from pipeline.parts import Job, PartMaker, record_path, write_part
+from pipeline.progress import Progress
+from pipeline.stage import Input, Stage, Task, plan_group, plan_map
+
+FINGERPRINT = "_FINGERPRINT.json"
+LOOKUPS = 32  # records looked up at once: they are small and far away
+Execute = Callable[[Job, Sequence[tuple[Task, str]], RunConfig], Iterable[Part | InputError]]
+
+
+def fingerprint(name: str, version: int, config: Any, upstream: Sequence[Manifest]) -> Json:
+    """What the rows of a dataset depend on, but for the rows of its sources."""
+    sources = {manifest.stage: sha256(canonical(manifest.fingerprint))[:16] for manifest in upstream}
+    return {"stage": name, "version": version, "config": json.loads(canonical(rows_fields(config))), "upstream": sources}
+
+
+def run(
+    stage: Stage,
+    config: Any,
+    *,
+    sources: Sequence[str],
+    target: str,
+    sides: Mapping[str, str] | None = None,
+    settings: RunConfig,
+    events: Events,
+    execute: Execute | None = None,
+) -> Manifest:
+    """Bring `target` up to date with its sources and return its manifest. InputError is the user's business."""
+    started = time.monotonic()
+    sides = dict(sides or {})
+    manifests = [Dataset(folder).manifest for folder in sources]
+    side_manifests = [Dataset(folder).manifest for folder in sides.values()]
+    mark = fingerprint(stage.name, stage.version, config, [*manifests, *side_manifests])
+    _claim(target, mark)
+    tasks = _tasks(stage, config, manifests, [manifest.hash for manifest in side_manifests], mark)
+    found = _finished(target, tasks, settings)
+    old = _manifest(target)
+    pending = [(task, made_from) for task, made_from in tasks if task.part not in found]
+    if (
+        not pending
+        and old is not None
+        and [part.identity() for part in old.parts] == [found[t.part].identity() for t, _ in tasks]
+    ):
+        events.log("stage_skipped", f"{stage.name:<16} already done: {_counts(old)}", stage=stage.name, hash=old.hash)
+        return old
+    job = Job(
+        stage=stage, config=config, sources=tuple(sources), target=target, sides=sides, dropped_sample=settings.dropped_sample
+    )
+    progress = Progress(stage.name, len(tasks), len(found), events)
+    errors = []
+    for result in (execute or on_ray)(job, pending, settings):
+        if isinstance(result, InputError):
+            errors.append(result)
+            break
+        found[result.name] = result
+        progress.add(result)
+    if errors:
+        events.flush()
+        raise InputError(f"{errors[0]} ({len(found)} of {len(tasks)} parts of {target} are committed and stay)")
+    num_buckets = stage.buckets(config) if stage.buckets else 0
+    parts = tuple(found[task.part] for task, _ in tasks)
+    manifest = Manifest(
+        stage=stage.name, fingerprint=mark, parts=parts, num_buckets=num_buckets, seconds=round(time.monotonic() - started, 3)
+    )
+    finish(target, manifest, old)
+    events.log(
+        "stage_done", f"{stage.name:<16} {_counts(manifest)}  {manifest.seconds:.1f} s", stage=stage.name, hash=manifest.hash,
+        rows_in=manifest.rows_in, rows_out=manifest.rows_out, seconds=manifest.seconds, parts=len(parts), parts_made=len(pending),
+        **{f"drop/{reason}": count for reason, count in manifest.drops.items()},
+    )  # fmt: skip
+    return manifest
+
+
+def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: Mapping[str, pa.Table]) -> Manifest:
+    """Write and commit a dataset that the driver made itself; nothing is written where it is there already."""
+    mark = fingerprint(stage, version, config, [])
+    _claim(target, mark)
+    old = _manifest(target)
+    missing = sorted(set(part.name for part in old.parts) - set(parts)) if old else []
+    if missing:
+        raise InputError(
+            f"{target} was made from {len(missing)} inputs that this run does not name (the first: {missing[0]}); "
+            "name them too, or give a new --root"
+        )
+    made: list[Part] = []
+    for name, table in parts.items():
+        whole = Stage(name=stage, version=version, shape="fanout", worker=_no_worker, writes=table.schema)
+        job = Job(stage=whole, config=config, sources=(), target=target, sides={}, dropped_sample=0)
+        made_from = sha256(canonical([mark, [str(table.schema), table.to_pylist()]]))
+        known = {part.name: part for part in old.parts}.get(name) if old else None
+        if known is not None and known.made_from == made_from and _intact(target, known, "hash"):
+            made.append(known)
+            continue
+        task = Task(part=name, inputs=())
+        made.append(write_part(job, task, table, rows_in=table.num_rows, made_from=made_from, started=time.monotonic()))
+    manifest = Manifest(stage=stage, fingerprint=mark, parts=tuple(made))
+    if old is None or old.hash != manifest.hash:
+        finish(target, manifest, old)
+    return manifest
+
+
+def finished(target: str, *, stage: str, version: int, config: Any) -> Manifest | None:
+    """The manifest of a driver-made dataset if it is there, whole and made with this config; refuses another config."""
+    _claim(target, fingerprint(stage, version, config, []))
+    old = _manifest(target)
+    return old if old is not None and all(_intact(target, part, "hash") for part in old.parts) else None
+
+
+def finish(target: str, manifest: Manifest, old: Manifest | None) -> None:
+    """Write the manifest, then remove the files that only the old one listed."""
+    storage.write(storage.join(target, NAME), manifest.to_json())
+    if old is None:
+        return
+    listed = {file.name for part in manifest.parts for file in part.files}
+    for part in old.parts:
+        for file in part.files:
+            if file.name not in listed:
+                storage.remove(storage.join(target, file.name))
+
+
+def in_process(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
+    """The parts, made one after another in this process: for tests and debuggers."""
+    maker = PartMaker(job)
+    for task, made_from in pending:
+        yield _make(maker, task, made_from)
+
+
+def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
+    """The parts, made by a pool of actors, in the order in which they are ready."""
+    if not pending:
+        return
+    connect()
+    import ray
+    from ray.data import ActorPoolStrategy
+    from ray.exceptions import ActorDiedError, ActorUnavailableError
+    from ray.util.annotations import RayDeprecationWarning
+
+    cpus = int(ray.cluster_resources().get("CPU", 1))
+    workers = min(settings.num_workers or max(1, int(cpus / job.stage.num_cpus)), len(pending))
+    rows = [{"task": canonical([asdict(task), made_from]).decode()} for task, made_from in pending]
+    # No other operator wants CPUs, so a pool that takes them all cannot starve one (Ray issue 44687). It starts whole and may
+    # shrink to one: a cluster that lost a node goes on.
+    pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
+    limits = {"max_restarts": settings.max_restarts, "max_task_retries": settings.max_restarts}
+    with warnings.catch_warnings():
+        # Ray Data 2.60 takes the limits on restarts only this way, which it calls deprecated; without them it retries for ever.
+        warnings.simplefilter("ignore", RayDeprecationWarning)
+        parts = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            RayPartMaker, fn_constructor_args=(job,), batch_size=1, batch_format="pyarrow", num_cpus=job.stage.num_cpus,
+            compute=pool, **limits,
+        )  # fmt: skip
+    try:
+        for batch in parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
+            (row,) = batch.to_pylist()
+            yield InputError(row["error"]) if row["error"] else Part.from_json(row["part"].encode())
+    except (ActorDiedError, ActorUnavailableError) as error:
+        raise InputError(
+            f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part; killed for memory, or a crash in a "
+            f"library: see Ray's logs; run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
+        ) from error
+
+
+class RayPartMaker:
+    """One actor: a PartMaker whose rows are (task, record) in JSON."""
+
+    def __init__(self, job: Job):
+        self.maker = PartMaker(job)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        ((fields, made_from),) = [json.loads(task) for task in rows["task"].to_pylist()]
+        inputs = tuple(Input(**{**item, "rows": item["rows"] and tuple(item["rows"])}) for item in fields["inputs"])
+        task = Task(part=fields["part"], inputs=inputs, outputs=tuple(fields["outputs"]))
+        result = _make(self.maker, task, made_from)
+        failed = isinstance(result, InputError)
+        row = {"part": None if failed else canonical(asdict(result)).decode(), "error": str(result) if failed else None}
+        return pa.Table.from_pylist([row], pa.schema([("part", pa.string()), ("error", pa.string())]))
+
+
+def connect() -> None:
+    """Join the cluster that RAY_ADDRESS names, or start one on this machine, and quieten Ray Data."""
+    import ray
+    from ray.data import DataContext
+
+    if not ray.is_initialized():
+        ray.init(logging_level=logging.WARNING, log_to_driver=True)
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def _make(maker: PartMaker, task: Task, made_from: str) -> Part | InputError:
+    try:
+        return maker.make(task, made_from)
+    except InputError as error:
+        return error
+
+
+def _claim(target: str, mark: Json) -> None:
+    """Write the fingerprint into the folder, or compare it with the one that is there."""
+    path = storage.join(target, FINGERPRINT)
+    try:
+        found = json.loads(storage.read(path))
+    except FileNotFoundError:
+        storage.write(path, canonical(mark))
+        return
+    if found != mark:
+        there, here = dict(_flat(found)), dict(_flat(mark))
+        fields = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+        differ = "; ".join(f"{name}: made with {there.get(name)!r}, this run asks for {here.get(name)!r}" for name in fields)
+        raise InputError(f"{target} was made with another configuration ({differ}); give the same options or a new --root")
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key in value:
+            yield from _flat(value[key], f"{name}.{key}" if name else key)
+    else:
+        yield name, value
+
+
+def _tasks(
+    stage: Stage, config: Any, manifests: Sequence[Manifest], side_hashes: Sequence[str], mark: Json
+) -> list[tuple[Task, str]]:
+    """Every task of the stage with the hash of what its part is made from."""
+    plan = stage.plan or (plan_group if manifests[0].num_buckets and stage.shape != "map" else plan_map)
+    tasks = plan(config, manifests)
+    if not tasks:
+        raise InputError(f"{stage.name}: nothing to do: {manifests[0].stage} has no parts")
+    digests: list[dict[str | None, str]] = [{part.name: part.digest() for part in manifest.parts} for manifest in manifests]
+    for digest in digests:
+        digest[None] = sha256(canonical(list(digest.items())))
+    made_from = []
+    for task in tasks:
+        inputs = [[asdict(item), digests[item.source][item.part]] for item in task.inputs]
+        made_from.append(sha256(canonical([mark, side_hashes, inputs, task.outputs])))
+    return list(zip(tasks, made_from, strict=True))
+
+
+def _manifest(target: str) -> Manifest | None:
+    try:
+        return Manifest.from_json(storage.read(storage.join(target, NAME)))
+    except FileNotFoundError:
+        return None
+
+
+def _finished(target: str, tasks: Sequence[tuple[Task, str]], settings: RunConfig) -> dict[str, Part]:
+    """The tasks' parts that are committed, made from the same inputs, and whole."""
+    manifest = _manifest(target)
+    listed = {part.name: part for part in manifest.parts} if manifest else {}
+
+    def look(task: Task, made_from: str) -> Part | None:
+        part = listed.get(task.part)
+        if part is None or part.made_from != made_from:
+            try:
+                part = Part.from_json(storage.read(record_path(target, task.part)))
+            except (FileNotFoundError, json.JSONDecodeError, KeyError):
+                return None
+        return part if part.made_from == made_from and _intact(target, part, settings.verify) else None
+
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        parts = pool.map(lambda item: look(*item), tasks)
+        return {part.name: part for part in parts if part is not None}
+
+
+def _intact(target: str, part: Part, verify: str) -> bool:
+    """True if the part's files are what its record says."""
+    for file in part.files:
+        path = storage.join(target, file.name)
+        if storage.size(path) != file.num_bytes:
+            return False
+        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
+            return False
+    return True
+
+
+def _counts(manifest: Manifest) -> str:
+    drops = "  ".join(f"{reason} {count:,}" for reason, count in manifest.drops.items())
+    return f"{manifest.rows_in:,} -> {manifest.rows_out:,}" + (f"  ({drops})" if drops else "")
+
+
+def _no_worker(config: object, sides: object) -> Any:
+    raise AssertionError(f"a dataset that the driver writes has no worker (pid {os.getpid()})")

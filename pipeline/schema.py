@@ -1,0 +1,143 @@
+"""The columns of every dataset, once, with what they mean.
+
+law     a stage may add columns; it may not rename or retype one (shards take img2dataset's names, see SHARDS)
+units   `_px` pixels, `_bytes` bytes
+A labelled table, which is what a stage's worker returns, has one more column, `drop`: the reason why the row leaves,
+or null. The runner takes that column away, counts it and keeps a sample of the rows that left.
+"""
+
+import pyarrow as pa
+
+DROP = pa.field("drop", pa.string())
+OUTPUT = pa.field("output", pa.int32())  # which of the task's output files a row goes to, where there are several
+
+SOURCES = pa.schema(
+    [
+        ("archive", pa.string()),  # path or URL, as given
+        ("format", pa.string()),  # wat, warc or html
+        ("archive_bytes", pa.int64()),
+    ]
+)
+
+CANDIDATES = pa.schema(
+    [
+        ("pair_id", pa.string()),  # 32 hex digits of hashing.pair_id(image_url, text)
+        ("image_url", pa.string()),  # absolute, canonical (WHATWG), http or https; as written where drop is bad_url
+        ("text", pa.string()),  # cleaned
+        ("page_url", pa.string()),
+        ("attribute", pa.string()),  # where the text stood: alt, title, figcaption, og:image:alt
+        ("link_index", pa.int32()),  # the image link's place in its page, from 0, in document order
+        ("archive", pa.string()),
+        ("record_offset", pa.int64()),  # of the archive's record, in bytes of the (compressed) file; -1 for HTML files
+    ]
+)
+
+QUERIES = pa.schema(
+    [
+        ("query_id", pa.uint32()),  # 0 .. number of queries - 1, in the order of the file
+        ("query", pa.string()),  # as the source writes it
+        ("source", pa.string()),  # word, bigram, title, wordnet, concept
+        ("score", pa.float64()),  # count of a word, PMI of a bigram, views of a title; null where the source has none
+    ]
+)
+
+MATCHED = CANDIDATES.append(pa.field("query_ids", pa.list_(pa.uint32())))  # ascending, no repeats, never empty
+BALANCED = MATCHED
+
+COUNTS = pa.schema(
+    [
+        ("query_id", pa.uint32()),
+        ("count", pa.int64()),  # distinct pairs whose text matches the query
+        ("smallest", pa.list_(pa.uint64())),  # the smallest draws of the query in this bucket, ascending; cap mode only
+    ]
+)
+
+IMAGE_FIELDS = pa.schema(
+    [
+        ("key", pa.string()),  # stem of the members in the tar
+        ("width", pa.int32()),  # px, as stored
+        ("height", pa.int32()),
+        ("original_width", pa.int32()),  # px, as served, orientation applied
+        ("original_height", pa.int32()),
+        ("original_bytes", pa.int64()),
+        ("media_type", pa.string()),  # of the served bytes, by their content: image/jpeg, image/png, ...
+        ("sha256", pa.string()),  # of the served bytes
+        ("phash", pa.uint64()),  # images.phash of the picture
+        ("colors", pa.binary(48)),  # images.colors: mean RGB of a 4 x 4 grid, row by row
+    ]
+)
+IMAGE = pa.field("image", pa.binary())  # encoded bytes; in memory only: on disk they are members of a tar
+PLACE_FIELDS = pa.schema(  # added by the tar writer
+    [
+        ("image_offset", pa.int64()),  # of the image's bytes in the tar
+        ("image_bytes", pa.int64()),
+    ]
+)
+
+
+def join(*schemas: pa.Schema) -> pa.Schema:
+    """One schema with the fields of all."""
+    return pa.schema([field for schema in schemas for field in schema])
+
+
+IMAGES = join(BALANCED, IMAGE_FIELDS)
+
+BANDS = pa.schema(  # one row for each picture and band of its hash
+    [
+        ("band", pa.uint64()),  # band number and the band's bits, in one integer
+        ("phash", pa.uint64()),
+        ("colors", pa.binary(48)),
+        ("pair_id", pa.string()),
+        ("sha256", pa.string()),
+        ("image_url", pa.string()),
+        ("text_rank", pa.int64()),  # bigger is more specific; see dedupe
+    ]
+)
+EDGES = pa.schema([("pair_id", pa.string()), ("other_id", pa.string())])  # near each other; pair_id < other_id
+
+UNIQUE = pa.schema(
+    [
+        ("pair_id", pa.string()),
+        ("query_ids", pa.list_(pa.uint32())),
+        ("row", pa.int32()),  # of the pair in its images part
+        ("group_pairs", pa.int32()),  # how many pairs showed this picture, this one included
+    ]
+)
+
+SHARDS = join(  # img2dataset's names first, then ours
+    pa.schema(
+        [
+            ("key", pa.string()),
+            ("url", pa.string()),  # image_url
+            ("caption", pa.string()),  # text
+            ("status", pa.string()),  # always "success"
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("original_width", pa.int32()),
+            ("original_height", pa.int32()),
+            ("sha256", pa.string()),
+        ]
+    ),
+    pa.schema(
+        [
+            ("pair_id", pa.string()),
+            ("page_url", pa.string()),
+            ("attribute", pa.string()),
+            ("archive", pa.string()),
+            ("record_offset", pa.int64()),
+            ("phash", pa.uint64()),
+            ("query_ids", pa.list_(pa.uint32())),
+        ]
+    ),
+)
+
+
+def check(table: pa.Table, schema: pa.Schema, reader: str) -> None:
+    """Raise ValueError unless `table` has every column of `schema` with its type; more columns are welcome."""
+    for field in schema:
+        index = table.schema.get_field_index(field.name)
+        if index < 0:
+            raise ValueError(f"{reader}: no column {field.name!r} (found: {', '.join(table.column_names)})")
+        found = table.schema.field(index).type
+        if found != field.type:
+            raise ValueError(f"{reader}: column {field.name!r} is {found}, expected {field.type}")

@@ -1,0 +1,87 @@
+"""What a stage is: a name, a version, a worker, and how its parts follow from the parts that it reads.
+
+A worker is a class `Worker(config, sides)` whose instances are called with one table for each source and give back a
+labelled table (column `drop`, see schema). It knows neither Ray nor files. Four shapes:
+
+fanout   one part -> one part; every row of the labelled table is a row in (crawl: the links that it saw)
+map      one part of each source, of the same name -> one part; one labelled row for each row of the first source
+group    one row group (bucket) of every part of the source -> one part; one labelled row for each row read
+count    as map or group, but the rows are a summary and the row law does not apply
+
+Where the work is not cut by parts or buckets, `plan` makes the tasks itself.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.manifest import Dataset, Manifest
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """What a task reads of source number `source`: a part, some of its rows, or one row group of every part."""
+
+    source: int
+    part: str | None  # None: every part
+    row_group: int | None = None
+    rows: tuple[int, int] | None = None  # start and end in the part
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """One part to make. The worker gets one table for each source: its inputs' rows, in the order of `inputs`."""
+
+    part: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[str, ...] = ()  # names of several output files; then the labelled table has the column `output`
+
+
+class Worker(Protocol):
+    """One table for each source in, one labelled table out."""
+
+    def __call__(self, *tables: pa.Table) -> pa.Table: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A stage, as the runner needs it.
+
+    worker   `Worker(config, sides)`, built once an actor; sides: the other datasets that it reads whole, by name
+    writes   the columns of the parts (without `drop`, and without the tar writer's own two)
+    bucket   [rows] -> bucket number of each row; the part gets one row group for each bucket, `buckets(config)` in all
+    tar      images go to a tar beside the Parquet file; the labelled table has the column `image`
+    columns  for each source the columns to read; None: all. The column `image` is read only where it is named
+    """
+
+    name: str
+    version: int
+    shape: Literal["fanout", "map", "group", "count"]
+    worker: Callable[[Any, Mapping[str, Dataset]], Worker]
+    writes: pa.Schema
+    columns: tuple[tuple[str, ...] | None, ...] = (None,)
+    bucket: Callable[[pa.Table, int], np.ndarray] | None = None
+    buckets: Callable[[Any], int] | None = None
+    tar: bool = False
+    plan: Callable[[Any, Sequence[Manifest]], list[Task]] | None = None
+    num_cpus: float = field(default=1.0)  # of one worker; download waits more than it computes
+
+
+def plan_map(config: object, manifests: Sequence[Manifest]) -> list[Task]:
+    """One task for each part of the first source; the other sources have a part of the same name."""
+    return [
+        Task(part=part.name, inputs=tuple(Input(source=i, part=part.name) for i in range(len(manifests))))
+        for part in manifests[0].parts
+    ]
+
+
+def plan_group(config: object, manifests: Sequence[Manifest]) -> list[Task]:
+    """One task for each bucket of the source."""
+    (manifest,) = manifests
+    return [
+        Task(part=f"bucket-{bucket:05d}", inputs=(Input(source=0, part=None, row_group=bucket),))
+        for bucket in range(manifest.num_buckets)
+    ]
