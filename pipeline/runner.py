@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -84,7 +85,8 @@ def run(
         found[result.name] = result
         progress.add(result)
     if errors:
-        events.flush()
+        with suppress(InputError):  # the store that refused a part may refuse this too; the first error is the one to show
+            events.flush()
         raise InputError(f"{errors[0]} ({len(found)} of {len(tasks)} parts of {target} are committed and stay)")
     num_buckets = stage.buckets(config) if stage.buckets else 0
     parts = tuple(found[task.part] for task, _ in tasks)

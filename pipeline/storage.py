@@ -55,11 +55,13 @@ def _told(verb: str, path: str) -> Iterator[None]:
     """Turn what a store refuses into an InputError that says where and what to do."""
     try:
         yield
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        if verb != "write":
+            raise
+        raise InputError(f"storage: cannot write {path}: there is no such bucket or folder; make it or give another --root") from error
     except PermissionError as error:
         hint = "check the keys and the bucket's policy" if is_remote(path) else LOCAL_HINTS[errno.EACCES]
-        raise InputError(f"storage: cannot {verb} {path}: {error}; {hint}") from error
+        raise InputError(f"storage: cannot {verb} {path}: {_text(error)}; {hint}") from error
     except OSError as error:
         if is_remote(path):
             hint = "the store refused or did not answer; what is committed stays: run the same command again"
@@ -67,7 +69,12 @@ def _told(verb: str, path: str) -> Iterator[None]:
             hint = LOCAL_HINTS[error.errno]
         else:
             raise
-        raise InputError(f"storage: cannot {verb} {path}: {error}; {hint}") from error
+        raise InputError(f"storage: cannot {verb} {path}: {_text(error)}; {hint}") from error
+
+
+def _text(error: OSError) -> str:
+    """What the error says; s3fs raises some that say only "None"."""
+    return str(error) if str(error) not in ("", "None") else type(error).__name__
 
 
 def read(path: str) -> bytes:

@@ -7,6 +7,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import fsspec
 import pyarrow as pa
 import pytest
 
@@ -217,10 +218,46 @@ def test_a_full_disk_names_the_folder_and_keeps_what_is_committed(tmp_path: Path
         subprocess.run(["umount", str(small)], check=True)
 
 
-@pytest.mark.object_store
-def test_a_refused_put_names_the_object_and_what_to_do(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    build(root, NumbersConfig(), PARTS, execute=in_process, steps=[(KEEP, "0", "1", {})])
+@pytest.fixture
+def bucket_root(root: str) -> str:
     if not root.startswith("s3://"):
         pytest.skip("needs the object store")
-    with pytest.raises(InputError, match=r"storage: cannot write s3://no-such-bucket-here/x"):
+    return root
+
+
+@pytest.mark.object_store
+def test_a_missing_bucket_is_named(bucket_root: str) -> None:
+    with pytest.raises(InputError, match=r"storage: cannot write s3://no-such-bucket-here/x: there is no such bucket"):
         storage.write("s3://no-such-bucket-here/x", b"data")
+
+
+def forget_keys() -> None:
+    """Make the next call to the store read its keys from the environment again."""
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    storage._filesystem.cache_clear()
+
+
+@pytest.mark.object_store
+def test_a_store_that_refuses_in_the_middle_keeps_what_is_committed(
+    bucket_root: str, undisturbed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def execute(job, pending, settings):
+        for number, part in enumerate(in_process(job, pending, settings)):
+            yield part
+            if number == 1:
+                patch.setenv("AWS_SECRET_ACCESS_KEY", "no-longer-valid")
+                forget_keys()
+
+    with monkeypatch.context() as patch:
+        forget_keys()
+        with pytest.raises(InputError, match=r"cannot (read|write) s3://.*; check the keys and the bucket's policy \(2 of 5 parts"):
+            build(bucket_root, NumbersConfig(), PARTS, execute=execute)
+    forget_keys()
+    made = []
+
+    def count(job, pending, settings):
+        made.extend(task.part for task, _ in pending if job.stage is KEEP)
+        return in_process(job, pending, settings)
+
+    assert hashes(bucket_root, execute=count) == undisturbed
+    assert made == ["part-2", "part-3", "part-4"]
