@@ -13,7 +13,7 @@ Where the work is not cut by parts or buckets, `plan` makes the tasks itself.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -40,10 +40,7 @@ class Task:
     outputs: tuple[str, ...] = ()  # names of several output files; then the labelled table has the column `output`
 
 
-class Worker(Protocol):
-    """One table for each source in, one labelled table out."""
-
-    def __call__(self, *tables: pa.Table) -> pa.Table: ...
+Worker = Callable[..., pa.Table]  # one table for each source in, one labelled table out
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
