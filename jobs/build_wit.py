@@ -8,8 +8,10 @@ The query list must be there (jobs/build_queries.py). Stages that are finished a
 after any failure.
 """
 
+import pyarrow as pa
+
 from jobs._cli import entry
-from pipeline import archives, balance, crawl, dedupe, download, match, shard
+from pipeline import archives, balance, crawl, dedupe, download, match, schema, shard
 from pipeline.config import RECIPES, DatasetConfig, TrimConfig
 from pipeline.events import Events
 from pipeline.runner import run, write_dataset
@@ -19,7 +21,10 @@ from pipeline.storage import join
 def main(config: DatasetConfig) -> None:
     """Every stage in order; each reads finished folders and writes the next."""
     events = Events(config.root, "build_wit")
-    sources = archives.source_parts(config.archives)
+    sources = {
+        archives.part_name(source.archive): pa.Table.from_pylist([source._asdict()], schema.SOURCES)
+        for source in archives.expand_archives(config.archives)
+    }
     write_dataset(join(config.root, "0_sources"), stage="sources", version=1, config=None, parts=sources)
     trim = TrimConfig(shard=config.shard, balance=config.balance)
     queries = {"queries": "queries"}
