@@ -1,7 +1,7 @@
 """A Ray head on this machine for one run: started, used through Ray's job API, and gone with all its processes.
 
-law     whatever ends the run (success, a failed job, Ctrl-C, SIGTERM, even SIGKILL of this process), no process stays: the head runs
-        under `ray start --block`, which takes its children along when it ends, and the kernel ends it with its parent
+law     whatever ends the run (success, a failed job, Ctrl-C, SIGTERM, even SIGKILL of this process), no process stays: the
+        head runs under `ray start --block`, which takes its children along, and the kernel ends it with its parent
 safety  the dashboard listens on loopback; authentication is switched off on purpose, because a token file that any earlier
         local `ray.init()` left behind would otherwise lock the user out (Ray 2.59 and later)
 """
@@ -31,6 +31,7 @@ ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DEDUP_LOGS": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # or each pool of actors that may restart prints a warning (Ray issue 53727)
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",
     "RAY_JOB_STOP_WAIT_TIME_S": "5",
@@ -94,14 +95,19 @@ def ray_head(num_cpus: int, object_store_bytes: int, log: Path) -> Iterator[str]
 
 
 def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Until Ray says that it runs and the job API answers: the API answers seconds before the node can take a job."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+    while time.monotonic() < deadline and process.poll() is None:
+        if b"Ray runtime started" in log.read_bytes() and _listens(port):
             return
-        except OSError:
-            time.sleep(0.1)
+        time.sleep(0.1)
     tail = log.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"mini: the Ray head did not start within {START_SECONDS} s; the end of {log}:\n{tail}")
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True

@@ -2,8 +2,8 @@
 
     make mini                                   python -m infra.mini.run --root out/mini
 
-Everything is put under --root: the small web (web/), the dataset (1_candidates/ ... 6_shards/), the model, the report. Run it again
-after any failure or interruption: what is finished is skipped. The exit code is that of the first job that fails.
+Everything is put under --root: the small web (web/), the dataset (1_candidates/ ... 6_shards/), the model, the report. Run
+it again after any failure or interruption: what is finished is skipped. The exit code is that of the first job that fails.
 The last line is `pairs=N top1=0.NN top5=0.NN classes=N report=PATH`.
 """
 
@@ -137,6 +137,7 @@ def main(arguments: list[str]) -> int:
         fail(f"mini: --root must be a folder, found a file: {options.root}; give another")
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.update(ENVIRONMENT)  # the submitting side reads them too
     try:
         return run(options.root.resolve(), options.links, extra)
     except InputError as error:
