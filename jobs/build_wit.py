@@ -11,7 +11,7 @@ after any failure.
 import pyarrow as pa
 
 from jobs._cli import entry
-from pipeline import archives, balance, crawl, dedupe, download, match, schema, shard
+from pipeline import archives, balance, crawl, dedupe, download, fetch, match, schema, shard
 from pipeline.config import RECIPES, DatasetConfig, TrimConfig
 from pipeline.events import Events
 from pipeline.runner import run, write_dataset
@@ -21,6 +21,7 @@ from pipeline.storage import join
 def main(config: DatasetConfig) -> None:
     """Every stage in order; each reads finished folders and writes the next."""
     events = Events(config.root, "build_wit")
+    fetch.check_contact(config.download)
     sources = {
         archives.part_name(source.archive): pa.Table.from_pylist([source._asdict()], schema.SOURCES)
         for source in archives.expand_archives(config.archives)

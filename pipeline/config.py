@@ -109,6 +109,7 @@ class DownloadConfig:
     max_redirects: int = 5
     max_retries: int = 2  # of what may succeed next time: dns, connect, timeout, http_5xx
     retry_seconds: float = 1.0  # first pause; doubles
+    max_host_failures: int = 20  # attempts in a row that a host left unanswered: the rest of its URLs is not tried
     robots: bool = True
     user_agent: str = "wit-bot/1.0"
     contact_url: str = ""  # put into the user agent: who runs this; required outside the mini recipe

@@ -1,0 +1,266 @@
+"""A polite and safe HTTP client for pictures of strangers' servers.
+
+in      canonical http(s) URLs
+out     the bytes of an answer, or Failed with one of answers.DROPS
+drops   robots, dns, address, connect, tls, timeout, redirect, http_4xx, http_5xx, too_large, opt_out
+law     nothing is sent to an address that addresses.public refuses, at first or after a redirect; no attempt takes
+        longer than timeout_seconds (the waits for a turn apart), and no body grows past max_image_bytes, packed or not;
+        a host never sees more than concurrency_per_host requests at once
+cost    one connection kept alive for each running request; at most concurrency bodies of LARGE_BYTES in memory, and
+        LARGE_BODIES bigger ones
+source  RFC 9110, RFC 9309
+
+What may vary from run to run is what the web itself varies, and the breaker: after max_host_failures attempts in a row
+that the host did not answer (dns, connect, tls, timeout, 429, 503), its remaining URLs get the last of these reasons
+without being asked for. A host that fails always loses the same URLs; of one that fails at times, which URLs come too
+late depends on the moment. Opt-out headers are obeyed before the body is read, so they win over a body that would have
+been too large, unless Content-Length says so first.
+"""
+
+import asyncio
+import errno
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+
+import aiohttp
+from yarl import URL
+
+from pipeline import answers, hashing, hosts, robots
+from pipeline.addresses import Resolver, read_hosts
+from pipeline.answers import HTTP_4XX, HTTP_5XX, REDIRECT, RETRIED, Failed, Moved, Unpacker
+from pipeline.config import DownloadConfig, MiniDownloadConfig
+from pipeline.errors import InputError
+
+OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this machine's trouble, no server's
+LARGE_BYTES = 1 << 20
+LARGE_BODIES = 8
+
+
+class Host:
+    """What is known about one host: its turns, when it may be asked again, and whether it is given up."""
+
+    def __init__(self, config: DownloadConfig):
+        self.turns = asyncio.Semaphore(config.concurrency_per_host)
+        self.delay_seconds = config.host_delay_seconds
+        self.max_failures = config.max_host_failures
+        self.free_at = 0.0  # loop time
+        self.failures = 0  # in a row
+        self.lost: str | None = None  # the reason, once given up
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until the host may be asked once more."""
+        loop = asyncio.get_running_loop()
+        async with self.turns:
+            while (pause := self.free_at - loop.time()) > 0 and not self.lost:
+                await asyncio.sleep(pause)
+            self.free_at = loop.time() + self.delay_seconds
+            yield
+
+    def failed(self, failure: Failed) -> Failed:
+        """Count `failure` and give it back; after max_failures in a row the host is given up for its reason."""
+        self.failures += 1
+        if self.failures >= self.max_failures:
+            self.lost = failure.reason
+        return failure
+
+    def close_for(self, seconds: float) -> None:
+        """Ask nothing more of the host for so long."""
+        self.free_at = max(self.free_at, asyncio.get_running_loop().time() + seconds)
+
+
+def check_contact(config: DownloadConfig) -> None:
+    """InputError unless the owners of the servers can find out who runs the crawler."""
+    if not config.contact_url and not isinstance(config, MiniDownloadConfig):
+        raise InputError(
+            "download: contact_url is empty, expected the page or address where site owners reach whoever runs this "
+            "crawler (it is put into the user agent); set --download.contact-url"
+        )
+
+
+def user_agent(config: DownloadConfig) -> str:
+    """As servers see it: the name and who is behind it."""
+    return f"{config.user_agent} (+{config.contact_url})"
+
+
+def request_url(url: str) -> URL:
+    """A canonical URL for aiohttp, sent as it is written."""
+    target = URL(url, encoded=True)
+    if url.endswith("?") and not target.raw_query_string:
+        target._cache["raw_path_qs"] = f"{target.raw_path}?"  # yarl drops an empty query, browsers send it
+    return target
+
+
+class Client:
+    """The connections of one part: `async with Client(config, tls) as client: async with client.fetch(url) as body`."""
+
+    def __init__(self, config: DownloadConfig, tls: ssl.SSLContext):
+        self.config = config
+        self.hosts: dict[str, Host] = {}
+        self.robots = robots.Cache(self.read_robots, config.user_agent)
+        self.running = asyncio.Semaphore(config.concurrency)
+        self.large = asyncio.Semaphore(LARGE_BODIES)
+        names, port = None, 0
+        if isinstance(config, MiniDownloadConfig) and config.hosts_file:
+            names, port = read_hosts(config.hosts_file), config.hosts_port
+        self.resolver = Resolver(config.connect_timeout_seconds, names, port)
+        self.session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0, ssl=tls, resolver=self.resolver, use_dns_cache=False, socket_factory=self.resolver.socket
+            ),
+            headers={"User-Agent": user_agent(config), "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"},
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_seconds),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def __aenter__(self) -> "Client":
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.session.close()
+        await self.resolver.close()
+
+    @asynccontextmanager
+    async def fetch(self, url: str) -> AsyncIterator[bytes]:
+        """The body at `url`; its place among the running fetches is kept until the caller is done with it. Failed."""
+        async with AsyncExitStack() as held:
+            yield await self.get(answers.follow(url, url), held)
+
+    async def get(self, url: str, held: AsyncExitStack, for_robots: bool = False) -> bytes:
+        """The body at `url`, tried again where that may help; `held` takes what stands for its memory."""
+        for attempt in range(self.config.max_retries + 1):
+            try:
+                if not for_robots:  # who asks for robots.txt has its place already
+                    await held.enter_async_context(self.running)
+                return await self.walk(url, held, for_robots)
+            except Failed as failure:
+                await held.aclose()
+                if not failure.retry or attempt == self.config.max_retries:
+                    raise
+                jitter = hashing.string_hash(f"{url} {attempt}") / 2**64
+                backoff = self.config.retry_seconds * 2**attempt * (0.5 + jitter)
+                pause_seconds = max(backoff, failure.pause_seconds)
+            await asyncio.sleep(pause_seconds)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def walk(self, url: str, held: AsyncExitStack, for_robots: bool) -> bytes:
+        """One attempt: `url` and where it redirects to."""
+        seen, seconds = {url}, self.config.timeout_seconds
+        for _ in range(1 + (robots.MAX_REDIRECTS if for_robots else self.config.max_redirects)):
+            if self.config.robots and not for_robots and not await self.robots.allowed(url):
+                raise Failed(answers.ROBOTS)
+            host = self.host(url)
+            async with host.turn():
+                if host.lost:
+                    raise Failed(host.lost)
+                loop = asyncio.get_running_loop()
+                start = loop.time()
+                try:
+                    return await self.exchange(url, host, seconds, held, for_robots)
+                except Moved as moved:
+                    url = answers.follow(url, moved.location)
+                    seconds -= loop.time() - start
+            if url in seen or seconds <= 0:
+                raise Failed(REDIRECT if url in seen else answers.TIMEOUT)
+            seen.add(url)
+        raise Failed(REDIRECT)
+
+    def host(self, url: str) -> Host:
+        """What is known about the host of `url`."""
+        name = hosts.host(url)
+        if name not in self.hosts:
+            self.hosts[name] = Host(self.config)
+        return self.hosts[name]
+
+    async def exchange(self, url: str, host: Host, seconds: float, held: AsyncExitStack, for_robots: bool) -> bytes:
+        """One request and its answer, within so many seconds; Failed or Moved. Counts for the host's breaker."""
+        try:
+            async with asyncio.timeout(seconds) as deadline:
+                await self.resolver.lookup(hosts.host(url), answers.port_of(url))
+                async with self.session.get(request_url(url), allow_redirects=False) as response:
+                    try:
+                        self.judge(response, host)
+                        return await self.take(response, deadline, held, for_robots)
+                    finally:
+                        if not response.content.is_eof():
+                            response.close()
+        except (OSError, aiohttp.ClientError) as error:
+            if getattr(error, "errno", None) in OURS:
+                raise
+            reason = answers.reason_of(error)
+            raise host.failed(Failed(reason, retry=reason in RETRIED)) from error
+
+    def judge(self, response: aiohttp.ClientResponse, host: Host) -> None:
+        """Failed or Moved unless the status says that a body worth having follows."""
+        status = response.status
+        reason = {3: REDIRECT, 4: HTTP_4XX}.get(status // 100, HTTP_5XX)
+        if status in answers.BUSY:
+            pause_seconds = answers.retry_after(response.headers)
+            host.close_for(min(pause_seconds, answers.MAX_PAUSE_SECONDS))
+            raise host.failed(Failed(reason, retry=True, pause_seconds=pause_seconds, status=status))
+        host.failures = 0
+        if status in answers.FOLLOWED:
+            raise Moved(response.headers.get("Location"))
+        if not 200 <= status < 300:
+            raise Failed(reason, retry=reason in RETRIED, status=status)
+
+    async def take(
+        self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, held: AsyncExitStack, for_robots: bool
+    ) -> bytes:
+        """The body of a good answer; Failed where it is too large or its owner opts out."""
+        max_bytes = robots.MAX_ROBOTS_BYTES if for_robots else self.config.max_image_bytes
+        if not for_robots:
+            if (response.content_length or 0) > max_bytes:
+                raise Failed(answers.TOO_LARGE)
+            tags = response.headers.getall("X-Robots-Tag", [])
+            if robots.opts_out(tags, self.config.user_agent, self.config.disallowed_directives, datetime.now(UTC)):
+                raise Failed(answers.OPT_OUT)
+        body = await self.read(response, max_bytes, deadline, held)
+        if len(body) > max_bytes and not for_robots:
+            raise Failed(answers.TOO_LARGE)
+        return body[:max_bytes]
+
+    async def read(
+        self, response: aiohttp.ClientResponse, max_bytes: int, deadline: asyncio.Timeout, held: AsyncExitStack
+    ) -> bytes:
+        """The unpacked body, or its first max_bytes + 1 bytes; TimeoutError where it comes too slowly."""
+        loop, stall_seconds = asyncio.get_running_loop(), self.config.stall_seconds
+        enough, received = self.config.min_bytes_per_second * stall_seconds, 0
+        unpacker = Unpacker(response.headers.get("Content-Encoding", ""), max_bytes)
+        async with asyncio.timeout(stall_seconds) as stall:
+            async for chunk in response.content.iter_any():
+                received += len(chunk)
+                if received >= enough:
+                    stall.reschedule(loop.time() + stall_seconds)
+                    received = 0
+                was_small = len(unpacker.data) <= LARGE_BYTES
+                if not unpacker.feed(chunk):
+                    break
+                if was_small and len(unpacker.data) > LARGE_BYTES:
+                    await self.wait_for_memory(held, deadline, stall)
+        return bytes(unpacker.data)
+
+    async def wait_for_memory(self, held: AsyncExitStack, *clocks: asyncio.Timeout) -> None:
+        """Wait until one more large body fits; the clocks stand still meanwhile, for the server is not to blame."""
+        loop = asyncio.get_running_loop()
+        left = [(clock.when() or 0.0) - loop.time() for clock in clocks]
+        for clock in clocks:
+            clock.reschedule(None)
+        await held.enter_async_context(self.large)
+        for clock, seconds in zip(clocks, left, strict=True):
+            clock.reschedule(loop.time() + seconds)
+
+    async def read_robots(self, url: str) -> str:
+        """The text of a robots.txt, or what its absence means; Failed where the site cannot be reached."""
+        try:
+            async with AsyncExitStack() as held:
+                return (await self.get(url, held, for_robots=True)).decode("utf-8", "replace")
+        except Failed as failure:
+            if failure.reason == HTTP_5XX or failure.status == 429:
+                return robots.FORBID_EVERYTHING
+            if failure.reason in (HTTP_4XX, REDIRECT):
+                return robots.FORBID_NOTHING
+            raise Failed(failure.reason) from failure  # tried often enough: nobody who waits for it tries again
