@@ -4,7 +4,8 @@ exit    0 done, 2 a mistake of the user's (one line on stderr), 1 a fault of our
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import tyro
@@ -22,3 +23,12 @@ def entry(main: Callable[[Any], None], recipes: Mapping[str, Callable[[], Any]],
     except InputError as error:
         fail(str(error))
         sys.exit(2)
+
+
+@contextmanager
+def told(kind: type[ValueError]) -> Iterator[None]:
+    """Tell what model/ refuses as the user's to mend: it knows no InputError."""
+    try:
+        yield
+    except kind as error:
+        raise InputError(str(error)) from error

@@ -7,25 +7,13 @@ Reads root/model and a set in CLIP_benchmark's webdataset layout; writes root/ev
 The last line is `top1=0.NN top5=0.NN classes=N chance=0.NNN`. A result that is there already is printed, not made again.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from jobs._cli import entry
+from jobs._cli import entry, told
 from model import files
 from model.evaluate import datasets, results
 from model.evaluate.config import RECIPES, EvaluateConfig
 from model.evaluate.datasets import EvalSet
-from pipeline.errors import InputError
-
-
-@contextmanager
-def told(kind: type[ValueError]) -> Iterator[None]:
-    """Tell what model/ refuses as the user's to mend: it knows no InputError."""
-    try:
-        yield
-    except kind as error:
-        raise InputError(str(error)) from error
 
 
 def evaluate(config: EvaluateConfig, eval_set: EvalSet, wanted: dict[str, Any]) -> dict[str, Any]:

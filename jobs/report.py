@@ -7,36 +7,15 @@ Reads what is finished under --root and writes root/report/index.html; what is m
 line is `report=PATH`. The page loads nothing: no script, no network; what strangers wrote is escaped.
 """
 
-import base64
-import unicodedata
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
-from pathlib import Path
-from platform import python_version
-from typing import Any
-from urllib.parse import urlsplit
-
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from jobs._cli import entry
-from jobs.plots import Line, plot
+from jobs._page import render
 from model import report as model_report
 from pipeline import report as pipeline_report
 from pipeline import storage
 from pipeline.errors import InputError
-
-LIBRARIES = ("ray", "torch", "pyarrow", "polars", "numpy", "tokenizers", "pillow", "opencv-python-headless")
-LONGEST_TEXT, LONGEST_URL = 400, 2000
-MOST_POINTS = 2000  # of a line
-CURVES = {
-    "loss": "loss",
-    "logit_scale": "logit scale (factor of the cosines)",
-    "lr": "learning rate",
-    "pairs_per_second": "pairs per second",
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,99 +46,6 @@ def wit() -> ReportConfig:
 RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}
 
 
-def data_uri(data: bytes) -> str:
-    """A JPEG or PNG as an address that holds it."""
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def clean(text: str, longest: int = LONGEST_TEXT) -> str:
-    """A stranger's text to be shown (and escaped by the template): no control characters, not endless."""
-    text = "".join(
-        "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cs") and char not in "\t\n" else char
-        for char in text
-    )
-    return text if len(text) <= longest else text[:longest] + " …"
-
-
-def link(url: str, shown: str = "") -> Markup:
-    """A stranger's URL: a link that tells nobody where it was clicked if it is http(s) and not endless, else plain text.
-
-    `shown` is what stands there instead of the URL, which is shown without its scheme.
-    """
-    shown = clean(shown or url.removeprefix("http://").removeprefix("https://"), 120)
-    try:
-        good = urlsplit(url).scheme in ("http", "https") and len(url) <= LONGEST_URL and url == clean(url, LONGEST_URL)
-    except ValueError:
-        good = False
-    if not good:
-        return Markup("<bdi>{}</bdi>").format(shown)
-    return Markup('<a href="{}" rel="noreferrer noopener nofollow" target="_blank"><bdi>{}</bdi></a>').format(url, shown)
-
-
-def number(value: float) -> str:
-    """A count, with separators."""
-    return f"{value:,.0f}"
-
-
-def share(value: float) -> str:
-    """A part of a whole."""
-    return f"{value:.1%}"
-
-
-def size(num_bytes: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:,.1f} TB"
-
-
-def query_plot(queries: pipeline_report.Queries) -> Markup:
-    """Pairs of each query by its rank, before and after."""
-    lines = []
-    for name, counts in (("before balancing", queries.before), ("in the dataset", queries.after)):
-        counts = counts[counts > 0]
-        ranks = np.unique(np.geomspace(1, max(1, len(counts)), MOST_POINTS).astype(int))
-        lines.append(Line(name=name, x=ranks.tolist(), y=counts[ranks - 1].tolist()))
-    level = {f"limit of {queries.max_per_query:,} pairs": float(queries.max_per_query)}
-    return plot(lines, x_label="rank of the query", y_label="pairs", logarithmic=True, level=level, inches=(7, 5.2))
-
-
-def curve_plots(training: model_report.Training) -> list[tuple[str, Markup]]:
-    """One plot for each curve, with its title."""
-    lines = {name: Line(name=name, x=training.steps, y=values) for name, values in training.curves.items()}
-    return [
-        (title, plot([lines[name]], x_label="step", from_zero=name in ("lr", "pairs_per_second")))
-        for name, title in CURVES.items()
-    ]
-
-
-def render(config: ReportConfig, facts: pipeline_report.Facts, model: model_report.Facts, made: datetime) -> str:
-    """The page."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {"data_uri": data_uri, "clean": clean, "link": link, "number": number, "share": share, "size": size}
-    environment.filters.update(filters)
-    return environment.get_template("report.html.jinja").render(
-        config=config,
-        data=facts,
-        model=model,
-        made=made,
-        why=pipeline_report.WHY,
-        with_pictures=pipeline_report.WITH_PICTURES,
-        query_plot=query_plot(facts.queries) if facts.queries and facts.queries.num_matched else None,
-        curve_plots=curve_plots(model.training) if model.training else [],
-        versions={"python": python_version(), **{name: version(name) for name in LIBRARIES}},
-    )
-
-
 def main(config: ReportConfig) -> None:
     """Collect, render, write."""
     facts = pipeline_report.collect(config.root, num_kept=config.num_kept, num_dropped=config.num_dropped)
@@ -168,7 +54,7 @@ def main(config: ReportConfig) -> None:
         raise InputError(
             f"report: nothing to report: {config.root} holds no finished dataset, training or evaluation; check --root"
         )
-    page = render(config, facts, model, datetime.now(UTC))
+    page = render(config.root, config.recipe, facts, model, datetime.now(UTC))
     path = storage.join(config.root, "report", "index.html")
     storage.write(path, page.encode("utf-8", "replace"))
     print(f"report={path}", flush=True)

@@ -10,26 +10,15 @@ are another run; a run that is finished is not run again.
 """
 
 import os
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from jobs._cli import entry
+from jobs._cli import entry, told
 from model import runs
 from model.config import RECIPES, TrainConfig
-from model.events import readable
-from pipeline.errors import InputError
+from model.events import Event, readable
 
 MAX_FAILURES = 3  # restarts of the workers; Ray's own default is none
-
-
-@contextmanager
-def told(kind: type[ValueError]) -> Iterator[None]:
-    """What model/ refuses is the user's to mend; it knows no InputError."""
-    try:
-        yield
-    except kind as error:
-        raise InputError(str(error)) from error
 
 
 def worker(config: TrainConfig) -> None:
@@ -38,8 +27,11 @@ def worker(config: TrainConfig) -> None:
 
     from model.train import train
 
-    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if config.use_gpu else "cpu")
-    train(config, lambda event: print(readable(event), flush=True), device)
+    def report(event: Event) -> None:
+        sys.stdout.write(readable(event) + "\n")  # not print, which Ray Train makes say everything twice
+        sys.stdout.flush()
+
+    train(config, report, torch.device("cuda" if config.use_gpu else "cpu"))
 
 
 def by_ray(config: TrainConfig, run: str) -> None:
@@ -48,8 +40,7 @@ def by_ray(config: TrainConfig, run: str) -> None:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     TorchTrainer(
-        worker,
-        train_loop_config=config,
+        lambda: worker(config),
         torch_config=TorchConfig(backend="nccl" if config.use_gpu else "gloo"),
         scaling_config=train.ScalingConfig(
             num_workers=config.num_workers, use_gpu=config.use_gpu, resources_per_worker={"CPU": config.cpus_per_worker}
@@ -64,8 +55,11 @@ def by_ray(config: TrainConfig, run: str) -> None:
 
 def by_torchrun(config: TrainConfig) -> None:
     """This process is one rank of torchrun's."""
+    import torch
     import torch.distributed as dist
 
+    if config.use_gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if config.use_gpu else "gloo")
     worker(config)
     dist.destroy_process_group()
@@ -77,7 +71,9 @@ def main(config: TrainConfig) -> None:
         run = runs.run_name(config)
     facts = runs.finished(config, run)
     if facts is not None:
-        print(f"train            already done: {run}, {facts['step']:,} steps, {facts['samples_seen']:,} samples seen", flush=True)
+        print(
+            f"train            already done: {run}, {facts['step']:,} steps, {facts['samples_seen']:,} samples seen", flush=True
+        )
     elif "TORCHELASTIC_RUN_ID" in os.environ:
         by_torchrun(config)
     else:

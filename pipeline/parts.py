@@ -57,7 +57,7 @@ class PartMaker:
             sides = {name: Dataset(folder) for name, folder in self.job.sides.items()}
             self.worker = self.job.stage.worker(self.job.config, sides)
         tables = self._read(task)
-        labelled = self.worker(*tables)
+        labelled = self.worker(*tables, outputs=task.outputs) if task.outputs else self.worker(*tables)
         rows_in = labelled.num_rows if self.job.stage.shape == "fanout" else tables[0].num_rows
         return write_part(self.job, task, labelled, rows_in=rows_in, made_from=made_from, started=started)
 

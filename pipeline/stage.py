@@ -1,7 +1,8 @@
 """What a stage is: a name, a version, a worker, and how its parts follow from the parts that it reads.
 
-A worker is a class `Worker(config, sides)` whose instances are called with one table for each source and give back a
-labelled table (column `drop`, see schema). It knows neither Ray nor files. Four shapes:
+A worker is a class `Worker(config, sides)` whose instances are called with one table for each source (and `outputs=`, the
+names of the output files, where a task has several) and give back a labelled table (column `drop`, see schema). It knows
+neither Ray nor files. Four shapes:
 
 fanout   one part -> one part; every row of the labelled table is a row in (crawl: the links that it saw)
 map      one part of each source, of the same name -> one part; one labelled row for each row of the first source

@@ -66,7 +66,7 @@ def commands(root: Path, web: Path, port: int, extra: dict[str, list[str]]) -> l
             "--archives", f"{web}/archives", "--download.hosts-file", f"{web}/hosts", "--download.hosts-port", str(port),
         ],
         "train": [],
-        "evaluate": ["--eval-set", f"{web}/test"],
+        "evaluate": ["--eval-set", f"{web}/test", "--name", "phosphor"],
         "report": [],
     }  # fmt: skip
     return [

@@ -81,7 +81,7 @@ def plot(
                 axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
             axis.set_major_formatter(FuncFormatter(lambda value, place: short(value)))
         if from_zero:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         if len(lines) + len(level or {}) > 1:
             axes.legend(frameon=False, labelcolor=MUTED, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
         sink = io.StringIO()

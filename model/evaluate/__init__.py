@@ -1,0 +1,8 @@
+"""What a finished model is worth: evaluation sets, zero-shot classification, metrics.
+
+config.py     settings and recipes
+datasets.py   evaluation sets in CLIP_benchmark's webdataset layout; preprocessing
+metrics.py    top-k and accuracy, NumPy only
+zero_shot.py  prompts and pictures -> scores (torch)
+results.py    what is written and printed, and whether it is there already
+"""

@@ -1,0 +1,133 @@
+"""The report's facts about a model: the curves of its training, its zero-shot results, what it was made with.
+
+in      root/train/events.jsonl, root/model, root/evaluation/*.json and *.parquet; what is not there is left out
+out     plain values and small PNGs; no HTML (jobs/report.py draws them)
+law     numbers are those of the files, unrounded
+compare see evaluate/zero_shot: a number is one of its set, its prompts and its protocol's version
+"""
+
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from model import files
+
+CURVES = ("loss", "logit_scale", "lr", "pairs_per_second")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Training:
+    """The events of a run."""
+
+    run: str
+    steps: list[int]
+    curves: dict[str, list[float]]  # a value for each of `steps`, by the names of CURVES
+    last: Json  # the last event
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guess:
+    """A picture that was classified."""
+
+    picture: bytes  # PNG
+    truth: str
+    guesses: list[tuple[str, float]]  # class and probability, best first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ZeroShot:
+    """One evaluation."""
+
+    summary: Json  # as in its JSON file; see evaluate/results
+    classes: list[tuple[str, int, int]]  # name, pictures, right ones; best first, only classes with pictures
+    right: list[Guess]
+    wrong: list[Guess]
+    mistakes: list[tuple[str, str, int]]  # truth, prediction, how often; most frequent first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """Everything that the report shows of a model."""
+
+    training: Training | None
+    model: Json | None  # the manifest of the finished weights, with config.json as `config`
+    results: list[ZeroShot]
+
+
+def collect(root: str, *, num_mistakes: int = 12) -> Facts:
+    """The facts of the model under `root`."""
+    return Facts(training=_training(root), model=_model(root), results=_results(root, num_mistakes))
+
+
+def _training(root: str) -> Training | None:
+    """The run that the file's last line is of."""
+    try:
+        lines = files.read(files.join(root, "train", "events.jsonl")).decode("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return None
+    events = [event for line in lines if (event := _event(line)) is not None]
+    events = [event for event in events if event["run"] == events[-1]["run"]]
+    if not events:
+        return None
+    return Training(
+        run=events[-1]["run"],
+        steps=[event["step"] for event in events],
+        curves={name: [event[name] for event in events] for name in CURVES},
+        last=events[-1],
+    )
+
+
+def _event(line: str) -> Json | None:
+    """The event in a line; None for what a killed process left half-written."""
+    try:
+        event = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return event if isinstance(event, dict) and {"run", "step", *CURVES} <= event.keys() else None
+
+
+def _model(root: str) -> Json | None:
+    folder = files.join(root, "model")
+    try:
+        manifest = json.loads(files.read(files.join(folder, "_MANIFEST.json")))
+        return {**manifest, "config": json.loads(files.read(files.join(folder, "config.json")))}
+    except FileNotFoundError:
+        return None
+
+
+def _results(root: str, num_mistakes: int) -> list[ZeroShot]:
+    folder = files.join(root, "evaluation")
+    names = [name for name in files.names(folder) if name.endswith(".json")]
+    return [_zero_shot(files.join(folder, name.removesuffix(".json")), num_mistakes) for name in names]
+
+
+def _zero_shot(stem: str, num_mistakes: int) -> ZeroShot:
+    summary = json.loads(files.read(f"{stem}.json"))
+    rows = pq.read_table(io.BytesIO(files.read(f"{stem}.parquet")))
+    names = [entry["name"] for entry in summary["per_class"]]
+    counted = [(entry["name"], entry["pictures"], entry["right"]) for entry in summary["per_class"] if entry["pictures"]]
+    mistakes = Counter(
+        (names[label], names[predicted])
+        for label, predicted in zip(rows["label"].to_pylist(), rows["predicted"].to_pylist(), strict=True)
+        if label != predicted
+    )
+    shown = rows.filter(rows["picture"].is_valid()).to_pylist()
+    return ZeroShot(
+        summary=summary,
+        classes=sorted(counted, key=lambda entry: (-entry[2] / entry[1], entry[0])),
+        right=[_guess(row, names) for row in shown if row["label"] == row["predicted"]],
+        wrong=[_guess(row, names) for row in shown if row["label"] != row["predicted"]],
+        mistakes=[(*pair, count) for pair, count in sorted(mistakes.items(), key=lambda item: (-item[1], item[0]))][
+            :num_mistakes
+        ],
+    )
+
+
+def _guess(row: Json, names: list[str]) -> Guess:
+    guesses = [(names[place], score) for place, score in zip(row["top5"], row["top5_scores"], strict=True)]
+    return Guess(picture=row["picture"], truth=names[row["label"]], guesses=guesses)
