@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,8 +104,14 @@ def write_part(job: Job, task: Task, labelled: pa.Table, *, rows_in: int, made_f
         files.append(_write(job.target, f"_dropped/{task.part}.parquet", _parquet_bytes([sample])))
     seconds = round(time.monotonic() - started, 3)
     part = Part(
-        name=task.part, files=tuple(files), rows_in=rows_in, rows_out=kept.num_rows, drops=drops, made_from=made_from, seconds=seconds
-    )  # fmt: skip
+        name=task.part,
+        files=tuple(files),
+        rows_in=rows_in,
+        rows_out=kept.num_rows,
+        drops=drops,
+        made_from=made_from,
+        seconds=seconds,
+    )
     storage.write(record_path(job.target, task.part), canonical(asdict(part)))
     return part
 
@@ -128,7 +135,7 @@ def _parquet(job: Job, table: pa.Table) -> bytes:
     order = np.argsort(buckets, kind="stable")
     table, buckets = table.take(pa.array(order)), buckets[order]
     edges = np.searchsorted(buckets, np.arange(num_buckets + 1))
-    return _parquet_bytes([table.slice(start, end - start) for start, end in zip(edges[:-1], edges[1:], strict=True)])
+    return _parquet_bytes([table.slice(start, end - start) for start, end in pairwise(edges)])
 
 
 def _parquet_bytes(row_groups: list[pa.Table]) -> bytes:

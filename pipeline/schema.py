@@ -84,16 +84,24 @@ IMAGES = join(BALANCED, IMAGE_FIELDS)
 
 BANDS = pa.schema(  # one row for each picture and band of its hash
     [
-        ("band", pa.uint64()),  # band number and the band's bits, in one integer
+        ("band", pa.uint8()),  # its number, from 0
+        ("bits", pa.uint64()),  # of the hash, the others 0
         ("phash", pa.uint64()),
         ("colors", pa.binary(48)),
         ("pair_id", pa.string()),
         ("sha256", pa.string()),
-        ("image_url", pa.string()),
-        ("text_rank", pa.int64()),  # bigger is more specific; see dedupe
+        ("url_hash", pa.uint64()),  # hashing.string_hash(image_url)
+        ("text_rank", pa.int32()),  # bigger is more specific; see dedupe
     ]
 )
-EDGES = pa.schema([("pair_id", pa.string()), ("other_id", pa.string())])  # near each other; pair_id < other_id
+EDGES = pa.schema(  # what one bucket of bands knows of groups
+    [
+        ("pair_id", pa.string()),
+        ("other_id", pa.string()),  # of the same group, perhaps itself; null: the picture `sha256` is a placeholder
+        ("sha256", pa.string()),  # of pair_id, as is text_rank
+        ("text_rank", pa.int32()),
+    ]
+)
 
 UNIQUE = pa.schema(
     [

@@ -1,0 +1,90 @@
+"""The groups of near pictures are the ones that comparing every two pictures gives."""
+
+import time
+
+import numpy as np
+import pytest
+
+from pipeline import neighbors
+from pipeline.neighbors import Points
+
+
+def brute_force(points: Points) -> np.ndarray:
+    """The smallest point of the group of each, by spreading from point to point over all others."""
+    root = np.full(len(points.hashes), -1)
+    colors = points.colors.astype(int)
+    for seed in range(len(root)):
+        reached = [seed] if root[seed] < 0 else []
+        while reached:
+            point = reached.pop()
+            root[point] = seed
+            close = np.abs(colors - colors[point]).max(axis=1) <= points.max_color_distance
+            bits = [int(value ^ points.hashes[point]).bit_count() for value in points.hashes]
+            near = close & (np.asarray(bits) <= points.max_distance) & (root < 0)
+            root[near] = seed
+            reached += np.flatnonzero(near).tolist()
+    return root
+
+
+def crowd(seed: int, num_points: int) -> Points:
+    """Points around a few hashes and colors, so that many are just inside and just outside of the limits."""
+    chance = np.random.default_rng(seed)
+    max_distance, limit = int(chance.integers(0, 9)), int(chance.choice([0, 5, 40, 255]))
+    hashes = chance.integers(0, 2**64, 12, dtype=np.uint64)[chance.integers(0, 12, num_points)]
+    for _ in range(int(chance.integers(0, 6))):
+        hashes = hashes ^ (np.uint64(1) << chance.integers(0, 64, num_points, dtype=np.uint64))
+    tint = chance.integers(0, 256, (4, 48))[chance.integers(0, 4, num_points)]
+    noise = chance.integers(-limit // 2 - 1, limit // 2 + 2, (num_points, 48)) * (chance.random((num_points, 1)) < 0.7)
+    return Points(hashes, (tint + noise).clip(0, 255).astype(np.uint8), max_distance, limit)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_groups_are_the_brute_force_groups(seed: int):
+    points = crowd(seed, 150)
+    assert neighbors.groups(points).tolist() == brute_force(points).tolist()
+
+
+@pytest.mark.parametrize("seed", range(20, 40))
+def test_crowded_bands_give_the_brute_force_groups_too(seed: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(neighbors, "CROWD", 8)
+    monkeypatch.setattr(neighbors, "FEW", 4)
+    points = crowd(seed, 150)
+    assert neighbors.groups(points).tolist() == brute_force(points).tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_do_not_depend_on_the_order(seed: int):
+    points = crowd(seed, 300)
+    order = np.random.default_rng(seed).permutation(300)
+    mixed = neighbors.groups(Points(points.hashes[order], points.colors[order], points.max_distance, points.max_color_distance))
+    plain = neighbors.groups(points)
+    assert {frozenset(order[mixed == root].tolist()) for root in mixed} == {
+        frozenset(np.flatnonzero(plain == root).tolist()) for root in plain
+    }
+
+
+def test_bands_cover_every_bit_once():
+    for count in range(1, 17):
+        masks = [int(mask) for mask in neighbors.bands(count)]
+        assert sum(masks) == 2**64 - 1
+        assert np.bitwise_or.reduce(np.asarray(masks, np.uint64)) == neighbors.ALL
+        assert max(mask.bit_count() for mask in masks) - min(mask.bit_count() for mask in masks) <= 1
+
+
+def test_a_chain_of_near_pictures_is_one_group_whatever_its_order():
+    hashes = np.asarray([(1 << length) - 1 for length in range(64)], np.uint64)
+    order = np.random.default_rng(0).permutation(64)
+    colors = np.zeros((64, 48), np.uint8)
+    assert set(neighbors.groups(Points(hashes[order], colors, 1, 0)).tolist()) == {0}
+    assert len(set(neighbors.groups(Points(hashes[order], colors, 0, 0)).tolist())) == 64
+
+
+def test_twenty_thousand_near_copies_take_no_quadratic_time():
+    chance = np.random.default_rng(1)
+    hashes = np.full(20_000, 0x0123456789ABCDEF, np.uint64)
+    for _ in range(3):
+        hashes = hashes ^ (np.uint64(1) << chance.integers(0, 64, 20_000, dtype=np.uint64))
+    points = Points(hashes, chance.integers(100, 120, (20_000, 48)).astype(np.uint8), 4, 40)
+    started = time.process_time()
+    assert set(neighbors.groups(points).tolist()) == {0}
+    assert time.process_time() - started < 20  # all 200 million pairs with their colors take minutes
