@@ -24,6 +24,9 @@ bench: $(STAMP)  ## every benchmark beside its peer; each ends with `NAME ratio=
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[bench]'
 	@for b in tests/benchmarks/[a-z]*.py; do $(PY) -m tests.benchmarks.$$(basename $$b .py) || exit 1; done
 
+lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml
+	@$(PY) -m infra.lock
+
 clean:  ## forget the environment and what the runs made
 	rm -rf $(VENV) out *.egg-info .pytest_cache .ruff_cache
 

@@ -214,7 +214,7 @@ def connect() -> None:
 
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, log_to_driver=True)
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its warnings are about its own defaults; our lines say what happens
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

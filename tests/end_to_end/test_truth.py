@@ -1,6 +1,7 @@
 """From archives to shards: every link's fate and reason is what the small web's truth table says, row by row."""
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
@@ -48,7 +49,7 @@ def test_every_reason_occurs(built: tuple[MiniConfig, Path]) -> None:
 def test_the_funnel_is_a_chain(built: tuple[MiniConfig, Path]) -> None:
     config, _ = built
     manifests = [Dataset(f"{config.root}/{folder}").manifest for folder in FOLDERS]
-    for before, after in zip(manifests, manifests[1:], strict=False):
+    for before, after in pairwise(manifests):
         assert after.rows_in == before.rows_out
     for manifest in manifests:
         assert manifest.rows_in == manifest.rows_out + sum(manifest.drops.values())
