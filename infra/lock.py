@@ -1,6 +1,6 @@
 """Write requirements.lock: exact versions of what pyproject.toml asks for, as pip resolves it today.
 
-    make lock        python -m infra.lock
+make lock        python -m infra.lock
 """
 
 import json

@@ -34,18 +34,17 @@ class Archive:
         self.name, self.stream = os.path.basename(path), stream
         self.writer = WARCWriter(stream, gzip=True)
         info = b"software: infra.mini\r\nformat: WARC File Format 1.0\r\n"
-        self.record("warcinfo", "", info, "application/warc-fields", **{"WARC-Filename": self.name})
+        self.record("warcinfo", "", info, "application/warc-fields")
 
-    def record(
-        self, kind: str, url: str, payload: bytes, media: str = "", http: StatusAndHeaders | None = None, **more: str
-    ) -> int:
+    def record(self, kind: str, url: str, payload: bytes, media: str = "", http: StatusAndHeaders | None = None) -> int:
         """Write a record and return its offset in the file, in bytes."""
         offset = self.stream.tell()
         headers = {
             "WARC-Record-ID": f"<urn:uuid:{uuid.uuid5(SPACE, f'{self.name}/{offset}')}>",
             "WARC-Date": DATE,
-            **more,
         }
+        if kind == "warcinfo":
+            headers["WARC-Filename"] = self.name
         record = self.writer.create_warc_record(
             url, kind, payload=io.BytesIO(payload), length=len(payload), warc_content_type=media, warc_headers_dict=headers,
             http_headers=http,

@@ -88,7 +88,7 @@ def repeats(plan: Plan) -> None:
         plan.add(Link("again", link.url, dict(link.texts), concept=link.concept, picture=link.picture))
     for number in range(plan.count(420)):
         _specific(plan, f"duplicate_{number % 2}", what_copies=1 + number % 2, how="")
-    for how, full in (("recompress", 200), ("resize", 200)):
+    for how, full in (("recompress", 160), ("resize", 160)):
         for number in range(plan.count(full)):
             _specific(plan, how, what_copies=1 + number % 2, how=how)
     for _ in range(plan.count(4)):
@@ -103,7 +103,7 @@ def repeats(plan: Plan) -> None:
 def _specific(plan: Plan, kind: str, what_copies: int, how: str) -> None:
     """One picture with a long text and less specific copies of it under other URLs."""
     steady = [concept for concept in STEADY if concept in plan.others]
-    concept = steady[plan.number() % len(steady)] if how else ""
+    concept = steady[len(plan.copies) % len(steady)] if how else ""
     what, link = plan.good(f"original_of_{kind}", form="steady" if how else "", concept=concept)
     link.texts = {"alt": plan.text(what, texts.LONG)}
     for _ in range(what_copies):

@@ -8,4 +8,4 @@ import numpy as np
 def rng(*keys: object) -> np.random.Generator:
     """The random numbers that belong to `keys`; equal keys give equal numbers on every machine."""
     digest = hashlib.blake2b("/".join(map(str, keys)).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.SFC64(int.from_bytes(digest, "big")))
+    return np.random.default_rng(int.from_bytes(digest, "big"))

@@ -77,12 +77,19 @@ def ray_head(num_cpus: int, object_store_bytes: int, log: Path) -> Iterator[str]
     log.parent.mkdir(parents=True, exist_ok=True)
     port, dashboard = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="wit-", ignore_cleanup_errors=True) as folder, log.open("wb") as output:
-        command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--port", str(port), "--dashboard-host", "127.0.0.1",
-            "--dashboard-port", str(dashboard), "--temp-dir", folder, "--num-cpus", str(num_cpus), "--object-store-memory",
-            str(object_store_bytes), "--disable-usage-stats", "--ray-client-server-port", str(free_port()), "--min-worker-port", "0",
-            "--max-worker-port", "0",
-        ]  # fmt: skip
+        options = {
+            "--port": port,
+            "--dashboard-host": "127.0.0.1",
+            "--dashboard-port": dashboard,
+            "--ray-client-server-port": free_port(),
+            "--min-worker-port": 0,
+            "--max-worker-port": 0,
+            "--temp-dir": folder,
+            "--num-cpus": num_cpus,
+            "--object-store-memory": object_store_bytes,
+        }
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"]
+        command += [str(word) for option in options.items() for word in option]
         process = subprocess.Popen(
             command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT},
             preexec_fn=end_with_parent, start_new_session=True,

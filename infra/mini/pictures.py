@@ -48,7 +48,7 @@ FORM_FORMATS = {  # forms that fix the file format
 }  # fmt: skip
 ORIENTATIONS = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 FAST = Image.Quantize.FASTOCTREE
-COPY_DISTANCE, COPY_COLOR = 2, 15
+COPY_DISTANCE, COPY_COLOR = 1, 15
 STORED_PX = 64  # shorter side at which the mini recipe keeps pictures
 THRESHOLD = 2.0  # a term that is not clearly above the median gives a 0
 WEAK = 8.0  # a term so near to the threshold may fall on the other side in a copy
@@ -114,7 +114,7 @@ def canvas_size(chance: np.random.Generator, form: str) -> tuple[int, int]:
         side = int(chance.integers(26, 44))
         return (side * 5, side) if chance.random() < 0.5 else (side, side * 5)
     if form == "steady":
-        return int(chance.integers(52, 65)), int(chance.integers(52, 65))
+        return int(chance.integers(48, 55)), int(chance.integers(48, 55))  # so that a larger copy is stored as it is
     low, high = ((48, 64), (64, 129), (64, 129), (64, 129), (129, 181))[chance.integers(5)]
     width = int(chance.integers(low, high))
     ratio = 1.0 if chance.random() < 0.6 else chance.uniform(0.8, 1.25)
@@ -279,7 +279,8 @@ def copy(seed: int, name: str, original: bytes, how: str, attempt: int) -> Made:
     chance = rng(seed, "copy", name, attempt)
     image = upright(original)
     if how == "resize":
-        scale = chance.uniform(0.7, 0.95) if chance.random() < 0.5 else chance.uniform(1.05, 1.3)
+        largest = min(1.3, STORED_PX / min(image.size))
+        scale = chance.uniform(0.72, 0.95) if chance.random() < 0.5 else chance.uniform(1.05, largest)
         image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.LANCZOS)
     data = save(image, "jpg", quality=int(chance.integers(78, 95)))
     return Made(data, *measure(upright(data)))

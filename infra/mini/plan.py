@@ -71,7 +71,7 @@ class Plan:
         heads = rng(seed, "heads").permutation(len(names))[:NUM_HEADS]
         self.heads = tuple(names[i] for i in sorted(heads))
         self.others = tuple(name for name in names if name not in self.heads)
-        self._next = 0
+        self._next = self._turn = 0
         self.random = rng(seed, "plan")
 
     def count(self, full: int) -> int:
@@ -85,7 +85,8 @@ class Plan:
 
     def concept(self) -> str:
         """The next concept that is not a head one, in turn."""
-        return self.others[self.number() % len(self.others)]
+        self._turn += 1
+        return self.others[self._turn % len(self.others)]
 
     def host(self, name: str, address: str = "127.0.0.1") -> str:
         """A host of its own, entered into the hosts file."""
@@ -113,7 +114,7 @@ class Plan:
         self.routes[url] = Route(**{"picture": what.name, "media": media, **options})  # type: ignore[arg-type]
         return url
 
-    def text(self, what: Drawing, templates: tuple[str, ...] = (*texts.MIDDLE, *texts.LONG, *texts.SHORT)) -> str:
+    def text(self, what: Drawing, templates: tuple[str, ...] = texts.USUAL) -> str:
         """A caption of the picture."""
         return texts.caption(templates, what.concept, what.color, what.background, self.random)
 

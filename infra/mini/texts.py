@@ -55,6 +55,8 @@ LONG = (  # at least 9 distinct words
     "Poster with {ac} {n} in the middle and nothing else on the {b} wall",
 )
 
+USUAL = SHORT * 5 + MIDDLE + LONG  # most texts of the web are short
+
 # English, but no lemma of WordNet 3.0 and never a word of a caption or of the corpus
 UNKNOWN_WORDS = (
     "because", "should", "would", "could", "without", "although", "whichever", "themselves", "unless", "their", "they",

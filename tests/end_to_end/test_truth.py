@@ -1,10 +1,14 @@
 """From archives to shards: every link's fate and reason is what the small web's truth table says, row by row."""
 
+import json
+import os
+import urllib.request
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 from pipeline.config import MiniConfig
 from pipeline.manifest import Dataset
@@ -73,3 +77,17 @@ def test_pictures_are_the_bytes_that_were_served(built: tuple[MiniConfig, Path])
     images = Dataset(f"{config.root}/4_images").read(("page_url", "link_index", "attribute", "sha256")).to_pylist()
     assert images
     assert all(truth[oracle.key_of(row)] == row["sha256"] for row in images)
+
+
+def test_what_must_not_be_fetched_was_not_asked_for(built: tuple[MiniConfig, Path], request: pytest.FixtureRequest) -> None:
+    """robots.txt forbids it, a srcset has a larger one, no query occurs in its text: nobody's server hears of it."""
+    if "MINI_ROOT" in os.environ:
+        pytest.skip("the server of that run is gone")
+    web = request.getfixturevalue("web")
+    asked = urllib.request.Request(f"http://127.0.0.1:{web.port}/__stats__", headers={"Host": "stats.mini.test"})
+    with urllib.request.urlopen(asked) as answer:
+        counts = json.load(answer)
+    never = (web.folder / "never.txt").read_text().splitlines()
+    assert len(counts) > 500
+    assert len(never) > 100
+    assert not set(never) & set(counts)
