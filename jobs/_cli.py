@@ -3,8 +3,9 @@
 exit    0 done, 2 a mistake of the user's (one line on stderr), 1 a fault of ours (a traceback)
 """
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +15,27 @@ from pipeline.errors import InputError
 from pipeline.events import fail
 
 
+def parse(recipes: Mapping[str, Callable[[], Any]], manual: str | None, arguments: Sequence[str]) -> Any:
+    """The config that `RECIPE --field value ...` stands for; a mistake prints what was expected and exits with 2."""
+    choices = {name: ((recipe.__doc__ or "").splitlines()[0], recipe()) for name, recipe in recipes.items()}
+    return tyro.extras.overridable_config_cli(
+        choices, description=manual, args=list(arguments), config=(tyro.conf.FlagConversionOff,)
+    )  # fmt: skip
+
+
+def check_root(root: str) -> None:
+    """Refuse a relative root in a submitted job: its working directory is a copy that Ray throws away."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and "://" not in root and not os.path.isabs(root):
+        raise InputError(
+            f"--root: expected an absolute path or a URL in a job that Ray runs, found {root}: the job works in a temporary copy"
+        )
+
+
 def entry(main: Callable[[Any], None], recipes: Mapping[str, Callable[[], Any]], manual: str | None) -> None:
-    """Parse `RECIPE --field value ...` into the recipe's config and call `main` with it."""
+    """Parse the command line and call `main` with the config."""
     try:
-        choices = {name: ((recipe.__doc__ or "").splitlines()[0], recipe()) for name, recipe in recipes.items()}
-        config = tyro.extras.overridable_config_cli(choices, description=manual, config=(tyro.conf.FlagConversionOff,))
+        config = parse(recipes, manual, sys.argv[1:])
+        check_root(config.root)
         main(config)
     except InputError as error:
         fail(str(error))

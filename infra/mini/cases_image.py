@@ -79,7 +79,7 @@ def unusual_formats(plan: Plan) -> None:
 
 def repeats(plan: Plan) -> None:
     """The same pair on two pages, the same picture under other URLs, copies of it, and placeholders."""
-    for number in range(plan.count(1500)):
+    for number in range(plan.count(800)):
         what, link = plan.good("again")
         if number % 4 == 0:  # the same picture twice on one page host, one of them with a second text
             link.texts = {"alt": link.texts["alt"], "title": plan.text(what, texts.LONG)}

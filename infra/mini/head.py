@@ -31,7 +31,6 @@ ENVIRONMENT = {
     "RAY_idle_worker_killing_time_threshold_ms": "60000",
     "RAY_DATA_USE_DATASOURCE_V2": "0",
     "RAY_DEDUP_LOGS": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # or each pool of actors that may restart prints a warning (Ray issue 53727)
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES": "",
     "RAY_JOB_STOP_WAIT_TIME_S": "5",

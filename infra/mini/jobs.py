@@ -5,13 +5,26 @@ shows a failed job's log twice, and on Ctrl-C leaves the job running.
 """
 
 import logging
+import re
 import sys
 import time
 from pathlib import Path
 
 POLL_SECONDS = 0.2
 REPOSITORY = Path(__file__).parents[2]
-NOISE = ("Runtime env is setting up.", "Running entrypoint for job")  # what the job manager itself puts into every log
+NOISE = (  # what Ray itself puts into every log, and says nothing of the job
+    "Runtime env is setting up.",
+    "Running entrypoint for job",
+    "/ray/issues/53727",
+    "gcs_actor_scheduler.cc:",
+    "INFO worker.py:",
+    "Requesting resources:",
+    "Attempting to start training worker group",
+    "Started training worker group",
+    "world_rank=",
+    "Setting up process group for",
+)
+PREFIX = re.compile(r"^\x1b\[\d+m\([A-Za-z]+ pid=\d+\)\x1b\[0m ")  # which of Ray's processes printed the line
 EXCLUDES = ["out", ".venv", ".git", "tests", "docs", "**/__pycache__"]
 
 
@@ -51,5 +64,5 @@ def _show(log: str, shown: int) -> int:
     end = log.rfind("\n") + 1
     for line in log[shown:end].splitlines():
         if line.strip() and not any(noise in line for noise in NOISE):
-            print(f"  {line}", flush=True)
+            print(f"  {PREFIX.sub('', line)}", flush=True)
     return max(shown, end)

@@ -14,8 +14,8 @@ from infra.mini.pictures import Drawing
 
 FULL_LINKS = 20_000
 NUM_HEADS = 5
-HEAD_PICTURES = 700  # each, in the full web
-KEPT_PICTURES = 62  # of each other concept
+HEAD_PICTURES = 300
+KEPT_PICTURES = 85
 WORDS = ("garden", "street", "museum", "school", "market", "forest", "harbor", "studio", "castle", "bakery")
 HOSTS = tuple(f"{word}{number}.mini.test" for word in WORDS for number in range(1, 7))
 DEAD_ADDRESS = "127.0.0.9"  # loopback too, but nobody listens

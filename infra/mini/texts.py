@@ -40,19 +40,18 @@ MIDDLE = (
     "flat {c} {n} over {ab} square",
     "{an} shown in {c}",
 )
-LONG = (  # at least 9 distinct words
-    "This drawing shows {an}, ready for your next web page design",
-    "Free download of {an} icon, drawn flat for apps and web pages",
-    "Here we see {an} that was painted by hand last summer",
-    "A clean and simple illustration of {an} in the middle of the page",
-    "Modern user interface icon that shows {an} and nothing else at all",
-    "The same {n} can be found in our shop as a small sticker",
-    "Students learn new English words with this big picture of {an}",
-    "One more vector drawing for the menu of an app: {an}",
-    "Part of a large icon set, this one is {an} drawn in {c}",
-    "Look at this small graphic of {an}, printed in {c} ink on {ab} card",
-    "{ac} {n} stands out very well on {ab} background in this flat design",
-    "Poster with {ac} {n} in the middle and nothing else on the {b} wall",
+LONG = (  # at least 7 distinct words
+    "This drawing shows {an} for a web page",
+    "Free download of {an} icon, drawn flat",
+    "Here we see {an} that was painted by hand",
+    "A clean and simple illustration of {an}",
+    "The same {n} can be found in our shop",
+    "Learn new English words with {an}",
+    "One more drawing for your app: {an}",
+    "Part of a large icon set: {an} in {c}",
+    "Small graphic of {an}, printed in {c} ink on {b}",
+    "{ac} {n} stands out very well on {b}",
+    "Poster with {ac} {n} in the middle of {ab} wall",
 )
 
 USUAL = SHORT * 5 + MIDDLE + LONG  # most texts of the web are short
@@ -181,7 +180,7 @@ def foreign(chance: np.random.Generator) -> str:
 
 def too_long(chance: np.random.Generator, concept: str) -> str:
     """A text of more than 1000 characters."""
-    parts = [caption(LONG, concept, "red", "white", chance) for _ in range(20)]
+    parts = [caption(LONG, concept, "red", "white", chance) for _ in range(50)]
     return ". ".join(parts)
 
 

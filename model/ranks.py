@@ -1,0 +1,88 @@
+"""What the ranks of a run say to each other. In one process every function is the identity.
+
+law     all ranks call the same functions in the same order
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Ranks(NamedTuple):
+    """Which rank this is, of how many, and on what it computes."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+
+def here(device: torch.device) -> Ranks:
+    """This process's rank in the process group that its launcher made, or the only one."""
+    if dist.is_available() and dist.is_initialized():
+        return Ranks(dist.get_rank(), dist.get_world_size(), device)
+    return Ranks(0, 1, device)
+
+
+def broadcast_bytes(data: bytes, ranks: Ranks) -> bytes:
+    """Rank 0's bytes, on every rank."""
+    if ranks.world_size == 1:
+        return data
+    size = torch.tensor([len(data)], device=ranks.device)
+    dist.broadcast(size, 0)
+    buffer = torch.zeros(int(size), dtype=torch.uint8, device=ranks.device)
+    if ranks.rank == 0 and data:
+        buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+    dist.broadcast(buffer, 0)
+    return buffer.cpu().numpy().tobytes()
+
+
+def mean(values: Tensor, ranks: Ranks) -> Tensor:
+    """The mean over the ranks, in place."""
+    if ranks.world_size > 1:
+        dist.all_reduce(values)
+        values /= ranks.world_size
+    return values
+
+
+def total(counts: list[int], ranks: Ranks) -> list[int]:
+    """The sum of each count over the ranks."""
+    values = torch.tensor(counts, dtype=torch.int64, device=ranks.device)
+    if ranks.world_size > 1:
+        dist.all_reduce(values)
+    return values.tolist()
+
+
+def average_buffers(model: nn.Module, ranks: Ranks) -> None:
+    """Make each rank's running statistics of BatchNorm the mean of all."""
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            mean(buffer, ranks)
+
+
+class FlatGradients:
+    """The gradients of a model as views of one buffer: zeroed, reduced and measured in one call each.
+
+    One fixed layout also makes the order of every sum the same before and after a restart.
+    """
+
+    def __init__(self, model: nn.Module, device: torch.device):
+        parameters = list(model.parameters())
+        self._buffer = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=device)
+        start = 0
+        for parameter in parameters:
+            parameter.grad = self._buffer.as_strided(parameter.shape, parameter.stride(), start)  # its own memory layout
+            start += parameter.numel()
+
+    def zero(self) -> None:
+        """Set every gradient to zero."""
+        self._buffer.zero_()
+
+    def average(self, ranks: Ranks) -> None:
+        """Make each rank's gradient the mean of all."""
+        mean(self._buffer, ranks)
+
+    def norm(self) -> float:
+        """Length of the gradient as one vector."""
+        return float(self._buffer.norm())
