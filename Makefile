@@ -21,7 +21,7 @@ lint: $(STAMP)  ## format, rules and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m pyright --pythonpath $(PY)
 
 bench: $(STAMP)  ## every benchmark beside its peer; each ends with `NAME ratio=X.XX` (installs the peers)
-	@$(PY) -m pip install -q --disable-pip-version-check -e '.[bench]'
+	@$(PY) -m pip install -q --disable-pip-version-check 'pyahocorasick>=2.2'
 	@for b in tests/benchmarks/[a-z]*.py; do $(PY) -m tests.benchmarks.$$(basename $$b .py) || exit 1; done
 
 lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml
@@ -36,5 +36,5 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "installing into $(VENV) (once)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install -q --disable-pip-version-check --no-compile -r requirements.lock
-	@$(PY) -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/wit.pth"
 	@touch $@

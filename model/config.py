@@ -266,7 +266,7 @@ def mini() -> TrainConfig:
         data=DataConfig(crop_min_side=0.9, num_lanes=2, num_threads=1, prefetch_batches=2, pixel_cache_bytes=200_000_000),
         optimizer=OptimizerConfig(learning_rate=1.5e-3, weight_decay=0.1, num_warmup_steps=50),
         global_batch=256,
-        num_samples=256 * 1500,
+        num_samples=256 * 1300,
         text_groups=4,
         num_workers=2,
         checkpoint_every_steps=250,

@@ -21,6 +21,9 @@ balance.TRIM_COUNT, then in the worker
 The survivors are a part of what balance kept, and the draws are the same.
 """
 
+# pyarrow.compute makes its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -9,6 +9,9 @@ cost    linear in the bytes of the texts; one Matcher in memory per worker
 source  CLIP section 2.2; MetaCLIP, "Sub-string Matching"
 """
 
+# pyarrow.compute makes its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Mapping
 
 import numpy as np

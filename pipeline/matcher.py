@@ -10,6 +10,9 @@ cost    linear in the bytes of the texts, with at most one step for each word of
         500,000 queries: 31 MB of arrays, built in 3 s; measured by tests/benchmarks/match.py
 """
 
+# pyarrow.compute makes its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 from collections.abc import Sequence
 from itertools import pairwise
 

@@ -12,6 +12,9 @@ cost    ASCII text takes a short path, about 2 us a sentence
 source  MetaCLIP, "Sub-string Matching"; Unicode 3.13 D146 (compatibility caseless matching)
 """
 
+# pyarrow.compute makes its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 import unicodedata
 from collections.abc import Callable
 

@@ -5,6 +5,9 @@ law     the files' names and bytes are a function of the inputs and the configur
 order   data files, then the sample of dropped rows, then the commit record; without the record there is no part
 """
 
+# pyarrow.compute makes its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 import io
 import time
 from collections import Counter

@@ -172,7 +172,7 @@ def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -
     # No other operator wants CPUs, so a pool that takes them all cannot starve one (Ray issue 44687). It starts whole and may
     # shrink to one: a cluster that lost a node goes on.
     pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
-    limits = {"max_restarts": settings.max_restarts, "max_task_retries": settings.max_restarts}
+    limits: dict[str, Any] = {"max_restarts": settings.max_restarts, "max_task_retries": settings.max_restarts}
     with warnings.catch_warnings():
         # Ray Data 2.60 takes the limits on restarts only this way, which it calls deprecated; without them it retries for ever.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -181,13 +181,14 @@ def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -
             compute=pool, **limits,
         )  # fmt: skip
     try:
-        for batch in parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
+        batches: Iterator[Any] = iter(parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"))
+        for batch in batches:
             (row,) = batch.to_pylist()
             yield InputError(row["error"]) if row["error"] else Part.from_json(row["part"].encode())
     except (ActorDiedError, ActorUnavailableError) as error:
         raise InputError(
-            f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part; killed for memory, or a crash in a "
-            f"library: see Ray's logs; run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
+            f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part: killed for memory, or a crash "
+            f"in a library; see Ray's logs and run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
         ) from error
 
 

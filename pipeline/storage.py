@@ -58,7 +58,9 @@ def _told(verb: str, path: str) -> Iterator[None]:
     except FileNotFoundError as error:
         if verb != "write":
             raise
-        raise InputError(f"storage: cannot write {path}: there is no such bucket or folder; make it or give another --root") from error
+        raise InputError(
+            f"storage: cannot write {path}: there is no such bucket or folder; make it or give another --root"
+        ) from error
     except PermissionError as error:
         hint = "check the keys and the bucket's policy" if is_remote(path) else LOCAL_HINTS[errno.EACCES]
         raise InputError(f"storage: cannot {verb} {path}: {_text(error)}; {hint}") from error

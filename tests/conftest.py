@@ -6,6 +6,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def ray_address() -> Iterator[str]:
 
     # Ray's socket names must stay under 107 characters, which pytest's own folders do not leave room for.
     folder = tempfile.mkdtemp(prefix="ray-")
-    context = ray.init(
+    context: Any = ray.init(
         num_cpus=4,
         include_dashboard=False,
         object_store_memory=150_000_000,

@@ -29,9 +29,8 @@ SEEDED = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox", "Random
 
 
 def sources(*folders: str) -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )  # fmt: skip
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     paths = [REPOSITORY / line for line in listed.stdout.splitlines()]
     return [path for path in paths if path.exists() and path.relative_to(REPOSITORY).parts[0] in folders]
 
@@ -127,10 +126,11 @@ def test_every_module_and_public_name_says_what_it_is() -> None:
         if tree.body and not ast.get_docstring(tree):
             wrong.append(f"{path.relative_to(REPOSITORY)}: no docstring")
         for node in tree.body:
-            public = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            if public and not ast.get_docstring(node):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if not ast.get_docstring(node):
                 wrong.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {node.name} has no docstring")
-            if public and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is None:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is None:
                 wrong.append(f"{path.relative_to(REPOSITORY)}:{node.lineno}: {node.name} does not say what it returns")
     assert not wrong, "\n".join(wrong)
 

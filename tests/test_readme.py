@@ -16,7 +16,9 @@ from tests.conftest import REPOSITORY
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
 TREE = next(body for language, body in BLOCKS if not language and body.startswith("pipeline/"))
-COMMANDS = [line.split("#")[0].strip() for language, body in BLOCKS if language == "sh" for line in body.splitlines() if line.strip()]
+COMMANDS = [
+    line.split("#")[0].strip() for language, body in BLOCKS if language == "sh" for line in body.splitlines() if line.strip()
+]
 PYTHON = [body for language, body in BLOCKS if language == "python"]
 FOLDERS = ("pipeline", "model", "model/evaluate", "jobs", "infra", "infra/mini")
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -66,7 +66,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.kill()
     _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS / 5)
     for survivor in alive:
-        survivor.kill()
+        with suppress(psutil.NoSuchProcess):  # it may end by itself just now
+            survivor.kill()
     process.wait()
 
 
@@ -80,6 +81,7 @@ def ray_head(num_cpus: int, object_store_bytes: int, log: Path) -> Iterator[str]
             "--port": port,
             "--dashboard-host": "127.0.0.1",
             "--dashboard-port": dashboard,
+            "--dashboard-agent-listen-port": free_port(),  # the default one belongs to another Ray, where there is one
             "--ray-client-server-port": free_port(),
             "--min-worker-port": 0,
             "--max-worker-port": 0,

@@ -9,8 +9,13 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 POLL_SECONDS = 0.2
+AGENT_SECONDS = 60
 REPOSITORY = Path(__file__).parents[2]
 NOISE = (  # what Ray itself puts into every log, and says nothing of the job
     "Runtime env is setting up.",
@@ -40,7 +45,7 @@ def follow(address: str, entrypoint: str, environment: dict[str, str]) -> int:
         logging.getLogger(logger).setLevel(logging.ERROR)
     client = JobSubmissionClient(address)
     runtime_env = {"working_dir": str(REPOSITORY), "excludes": EXCLUDES, "env_vars": environment}
-    job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+    job = _submit(client, entrypoint, runtime_env)
     shown, status = 0, JobStatus.PENDING
     try:
         while not status.is_terminal():
@@ -57,6 +62,18 @@ def follow(address: str, entrypoint: str, environment: dict[str, str]) -> int:
     if info.driver_exit_code is None:
         print(f"error: the job `{entrypoint}` did not run: {info.message}", file=sys.stderr, flush=True)
     return info.driver_exit_code or 1
+
+
+def _submit(client: "JobSubmissionClient", entrypoint: str, runtime_env: dict[str, Any]) -> str:
+    """Submit a job; a head that started just now answers "No available agent" until its agent has started too."""
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+        except RuntimeError as error:
+            if "No available agent" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_SECONDS)
 
 
 def _show(log: str, shown: int) -> int:

@@ -17,7 +17,7 @@ from statistics import median
 
 import numpy as np
 import pyarrow as pa
-import webdataset
+import webdataset.writer
 
 from pipeline import tars
 
@@ -48,7 +48,7 @@ def ours(table: pa.Table) -> bytes:
 def peer(table: pa.Table) -> bytes:
     """The tar that webdataset writes of the same rows."""
     sink = io.BytesIO()
-    with webdataset.TarWriter(sink) as writer:
+    with webdataset.writer.TarWriter(sink) as writer:
         for row in table.to_pylist():
             image = row.pop("image")
             writer.write({"__key__": row["key"], "jpg": image, "txt": row["caption"], "json": row})

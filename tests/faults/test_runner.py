@@ -250,7 +250,9 @@ def test_a_store_that_refuses_in_the_middle_keeps_what_is_committed(
 
     with monkeypatch.context() as patch:
         forget_keys()
-        with pytest.raises(InputError, match=r"cannot (read|write) s3://.*; check the keys and the bucket's policy \(2 of 5 parts"):
+        with pytest.raises(
+            InputError, match=r"cannot (read|write) s3://.*; check the keys and the bucket's policy \(2 of 5 parts"
+        ):
             build(bucket_root, NumbersConfig(), PARTS, execute=execute)
     forget_keys()
     made = []

@@ -24,7 +24,7 @@ with ray_head(2, 100_000_000, Path(sys.argv[1])) as address:
     for command in sys.argv[2:]:
         print("exit", follow(address, command, ENVIRONMENT), flush=True)
 """
-SLEEPER = 'python -c "print(\'asleep\', flush=True); import time; time.sleep(600)"'
+SLEEPER = "python -c \"print('asleep', flush=True); import time; time.sleep(600)\""
 
 
 @pytest.fixture
