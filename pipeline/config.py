@@ -110,6 +110,7 @@ class DownloadConfig:
     max_retries: int = 2  # of what may succeed next time: dns, connect, timeout, http_5xx
     retry_seconds: float = 1.0  # first pause; doubles
     max_host_failures: int = 20  # attempts in a row that a host left unanswered: the rest of its URLs is not tried
+    pairs_per_part: int = 10_000  # a part's pictures are in memory until it is written
     robots: bool = True
     user_agent: str = "wit-bot/1.0"
     contact_url: str = ""  # put into the user agent: who runs this; required outside the mini recipe
@@ -121,6 +122,7 @@ class DownloadConfig:
     def __post_init__(self) -> None:
         require(self.image_size > 0, f"download: image_size must be at least 1 px, found {self.image_size}")
         require(1 <= self.encode_quality <= 100, f"download: encode_quality must be 1 to 100, found {self.encode_quality}")
+        require(self.pairs_per_part > 0, f"download: pairs_per_part must be at least 1, found {self.pairs_per_part}")
         require(self.concurrency > 0, f"download: concurrency must be at least 1, found {self.concurrency}")
 
 
@@ -226,7 +228,7 @@ def pilot() -> DatasetConfig:
 
 def wit() -> DatasetConfig:
     """The paper's dataset: 500,000 queries, up to 20,000 pairs each, 400 million pairs."""
-    return DatasetConfig(root="out/wit", match=MatchConfig(num_buckets=40_000), dedupe=DedupeConfig(num_buckets=4096))
+    return DatasetConfig(root="out/wit", match=MatchConfig(num_buckets=4096), dedupe=DedupeConfig(num_buckets=4096))
 
 
 RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}

@@ -24,7 +24,7 @@ from pipeline import answers, fetch, hosts, images, schema
 from pipeline.config import DownloadConfig
 from pipeline.images import Picture
 from pipeline.manifest import Dataset, Manifest
-from pipeline.stage import Stage, Task, plan_map
+from pipeline.stage import Input, Stage, Task
 
 DROPS = answers.DROPS + images.DROPS
 DECODE_THREADS = 2  # of one worker; libjpeg-turbo, OpenCV and Pillow leave the interpreter free
@@ -96,9 +96,16 @@ class Worker:
 
 
 def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
-    """One task for each part, once it is known who runs the crawler."""
+    """One task for each `pairs_per_part` rows of a part, once it is known who runs the crawler."""
     fetch.check_contact(config)
-    return plan_map(config, manifests)
+    tasks = []
+    for part in manifests[0].parts:
+        starts = range(0, max(1, part.rows_out), config.pairs_per_part)
+        for number, start in enumerate(starts):
+            name = part.name if len(starts) == 1 else f"{part.name}-{number:04d}"
+            rows = (start, min(part.rows_out, start + config.pairs_per_part))
+            tasks.append(Task(part=name, inputs=(Input(source=0, part=part.name, rows=rows),)))
+    return tasks
 
 
 STAGE = Stage(name="download", version=1, shape="map", worker=Worker, writes=schema.IMAGES, tar=True, plan=plan)

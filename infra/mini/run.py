@@ -70,7 +70,7 @@ def commands(root: Path, web: Path, port: int, extra: dict[str, list[str]]) -> l
         "report": [],
     }  # fmt: skip
     return [
-        (name, shlex.join(["python", f"jobs/{name}.py", "mini", "--root", str(root), *given, *extra.get(name, [])]))
+        (name, shlex.join([sys.executable, f"jobs/{name}.py", "mini", "--root", str(root), *given, *extra.get(name, [])]))
         for name, given in options.items()
     ]
 
