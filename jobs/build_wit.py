@@ -14,6 +14,7 @@ from jobs._cli import entry
 from pipeline import archives, balance, crawl, dedupe, download, fetch, match, schema, shard
 from pipeline.config import RECIPES, DatasetConfig, TrimConfig
 from pipeline.events import Events
+from pipeline.manifest import Dataset
 from pipeline.runner import run, write_dataset
 from pipeline.storage import join
 
@@ -26,6 +27,7 @@ def main(config: DatasetConfig) -> None:
         archives.part_name(source.archive): pa.Table.from_pylist([source._asdict()], schema.SOURCES)
         for source in archives.expand_archives(config.archives)
     }
+    _ = Dataset(join(config.root, "queries")).manifest  # a missing query list is told now, not after the crawl
     write_dataset(join(config.root, "0_sources"), stage="sources", version=1, config=None, parts=sources)
     trim = TrimConfig(shard=config.shard, balance=config.balance)
     queries = {"queries": "queries"}

@@ -20,6 +20,11 @@ MISTAKES = [  # job, arguments after the recipe, what the message must say
         ["--archives", "README.md"],
         ["crawl: README.md: expected a WARC, WAT or HTML file, found", "give the archive"],
     ),
+    (
+        "build_wit",
+        ["--archives", "tests/data/commoncrawl"],
+        ["queries has no _MANIFEST.json", "run the job that builds it first"],
+    ),
     ("build_wit", [], ["crawl: expected at least one archive, found none; give --archives"]),
     ("build_wit", ["--balance.max-per-query", "0"], ["balance: max_per_query must be", "at least 1, found 0"]),
     ("build_wit", ["--download.image-size", "big"], ["--download.image-size", "'big'"]),
