@@ -12,7 +12,6 @@ Ray     one row per part travels through Ray Data, never the data. Actors restar
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -77,17 +76,13 @@ def run(
         stage=stage, config=config, sources=tuple(sources), target=target, sides=sides, dropped_sample=settings.dropped_sample
     )
     progress = Progress(stage.name, len(tasks), len(found), events)
-    errors = []
     for result in (execute or on_ray)(job, pending, settings):
         if isinstance(result, InputError):
-            errors.append(result)
-            break
+            with suppress(InputError):  # the store that refused a part may refuse this too; the first error is the one to show
+                events.flush()
+            raise InputError(f"{result} ({len(found)} of {len(tasks)} parts of {target} are committed and stay)")
         found[result.name] = result
         progress.add(result)
-    if errors:
-        with suppress(InputError):  # the store that refused a part may refuse this too; the first error is the one to show
-            events.flush()
-        raise InputError(f"{errors[0]} ({len(found)} of {len(tasks)} parts of {target} are committed and stay)")
     num_buckets = stage.buckets(config) if stage.buckets else 0
     parts = tuple(found[task.part] for task, _ in tasks)
     manifest = Manifest(
@@ -312,4 +307,4 @@ def _counts(manifest: Manifest) -> str:
 
 
 def _no_worker(config: object, sides: object) -> Any:
-    raise AssertionError(f"a dataset that the driver writes has no worker (pid {os.getpid()})")
+    raise AssertionError("a dataset that the driver writes has no worker")

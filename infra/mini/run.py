@@ -34,11 +34,10 @@ def say(line: str) -> None:
     print(f"[{time.monotonic() - START:5.0f} s] {line}", flush=True)
 
 
-def make_web(web: Path, num_links: int) -> None:
-    """Generate the small web, or find that it is there."""
-    subprocess.run(
-        [sys.executable, "-m", "infra.mini.web", "--out", str(web), "--links", str(num_links)], cwd=REPOSITORY, check=True
-    )  # fmt: skip
+def make_web(web: Path, num_links: int) -> int:
+    """Generate the small web, or find that it is there. Returns the generator's exit code; it tells its own mistakes."""
+    command = [sys.executable, "-m", "infra.mini.web", "--out", str(web), "--links", str(num_links)]
+    return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
 
 
 def serve(web: Path, port_file: Path) -> tuple[subprocess.Popen[bytes], int]:
@@ -98,7 +97,8 @@ def run(root: Path, num_links: int, extra: dict[str, list[str]]) -> int:
     web = root / "web"
     web.parent.mkdir(parents=True, exist_ok=True)
     say(f"small web: {web}")
-    make_web(web, num_links)
+    if code := make_web(web, num_links):
+        return code
     server, port = serve(web, root / "server.port")
     try:
         say("starting a Ray head on this machine")
