@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import cast
 
-import ahocorasick
+import ahocorasick  # pyright: ignore[reportMissingImports]  # a peer: `make bench` installs it
 import pyarrow as pa
 
 from pipeline import normalize
