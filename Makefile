@@ -6,7 +6,9 @@ STAMP := $(VENV)/.installed
 ROOT ?= out/mini
 ARGS ?=
 
-.PHONY: help mini test lint bench clean lock
+PEERS := $(VENV)/.peers
+
+.PHONY: help mini test lint peers bench clean lock
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -20,15 +22,22 @@ test: $(STAMP)  ## every test that needs neither a network nor a GPU nor an obje
 lint: $(STAMP)  ## format, rules and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m pyright --pythonpath $(PY)
 
-bench: $(STAMP)  ## every benchmark beside its peer; each ends with `NAME ratio=X.XX` (installs the peers)
-	@$(PY) -m pip install -q --disable-pip-version-check 'pyahocorasick>=2.2'
+peers: $(PEERS)  ## the tests that compare us with other projects' packages (installs them)
+	@$(PY) -m pytest -q -m peers $(ARGS)
+
+bench: $(PEERS)  ## every benchmark beside its peer; each ends with `NAME ratio=X.XX` (installs the peers)
 	@for b in $$(grep -l 'ratio=' tests/benchmarks/*.py); do $(PY) -m tests.benchmarks.$$(basename $$b .py) || exit 1; done
 
-lock: $(STAMP)  ## write requirements.lock anew from pyproject.toml
+lock: $(STAMP)  ## write the two lock files anew from pyproject.toml
 	@$(PY) -m infra.lock
 
 clean:  ## forget the environment and what the runs made
 	rm -rf $(VENV) out *.egg-info .pytest_cache .ruff_cache
+
+$(PEERS): $(STAMP) requirements-peers.lock
+	@echo "installing the peers into $(VENV) (once)"
+	@$(PY) -m pip install -q --disable-pip-version-check --no-compile -r requirements.lock -r requirements-peers.lock
+	@touch $@
 
 $(STAMP): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or newer is needed and none was found; install it or give PYTHON=path"; exit 2; }
