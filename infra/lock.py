@@ -36,7 +36,11 @@ def main() -> None:
     base = resolved("test")
     write(LOCK, "everything that the project runs and tests with", base)
     peers = resolved("test,onnx,peers", "--constraint", str(LOCK))
-    write(PEERS_LOCK, "the optional packages and the peers that we compare ourselves with", {n: v for n, v in peers.items() if n not in base})
+    write(
+        PEERS_LOCK,
+        "the optional packages and the peers that we compare ourselves with",
+        {n: v for n, v in peers.items() if n not in base},
+    )
 
 
 if __name__ == "__main__":
