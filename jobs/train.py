@@ -1,7 +1,7 @@
 """Train a CLIP on the dataset's shards with Ray Train.
 
     python jobs/train.py mini --root out/mini                                              # two workers, minutes
-    ray job submit --working-dir . -- python jobs/train.py vit_b_32 --root s3://bucket/wit --num-workers 256
+    ray job submit --working-dir . -- python jobs/train.py vit_b_32 --root s3://bucket/wit --num-workers 256 --data.num-lanes 256
     torchrun --nproc-per-node 8 jobs/train.py vit_b_32 --root out/wit                      # one machine, without Ray
 
 Reads root/6_shards; writes root/model, root/train/events.jsonl and root/train/checkpoints. A worker that dies is replaced;
