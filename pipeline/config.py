@@ -211,7 +211,7 @@ def mini() -> MiniConfig:
         match=MatchConfig(num_buckets=8),
         balance=BalanceConfig(max_per_query=120, oversample=1.25),
         download=MiniDownloadConfig(
-            image_size=64, min_image_size=24, max_image_bytes=2_000_000, max_image_pixels=10_000_000, timeout_seconds=4.0,
+            image_size=64, min_image_size=24, max_image_bytes=2_000_000, max_image_pixels=10_000_000, timeout_seconds=8.0,
             connect_timeout_seconds=2.0, stall_seconds=2.0, max_retries=2, retry_seconds=0.1, concurrency_per_host=16,
             contact_url="http://operator.mini.test/bot",
         ),
