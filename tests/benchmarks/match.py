@@ -1,28 +1,55 @@
-"""Matching 500,000 queries: ours beside pyahocorasick (MetaCLIP's fast variant), the same results, one core.
+"""Matching 500,000 queries: ours beside pyahocorasick (MetaCLIP's fast variant) and ahocorasick-rs, the same results, one core.
 
     python -m tests.benchmarks.match
 
 Queries: WordNet's lemmas, then the words and the most frequent bigrams of its glosses. Texts: the glosses. Times are of
-this process's CPU, the best of some rounds; normalising is in both. Ends with `match ratio=X.XX`, ours over theirs.
+this process's CPU; each takes its turn in every round and the best counts; normalising is in all. Then what a worker costs:
+start-up in a new process from a table that is there, and memory. Ends with two ratios, ours over theirs; the last is
+pyahocorasick's.
 """
 
+import json
 import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
-from typing import cast
+from typing import Any
 
 import ahocorasick  # pyright: ignore[reportMissingImports]  # a peer: `make bench` installs it
+import ahocorasick_rs  # pyright: ignore[reportMissingImports]  # a peer
+import numpy as np
 import pyarrow as pa
 
-from pipeline import normalize
+from pipeline import normalize, query_table
 from pipeline.matcher import Matcher
 
 WORDNET = "/usr/share/wordnet"
 NUM_QUERIES = 500_000
 NUM_TEXTS_THEIRS = 20_000  # theirs is measured and compared on these: it takes longer
-ROUNDS = 3
+ROUNDS = 5
+WORKER = """
+import json, mmap, sys, time
+from collections import Counter
+import pyarrow as pa
+from pipeline import query_table
+from pipeline.matcher import Matcher
+file = open(sys.argv[1], "rb")
+table = query_table.read(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+Matcher.of_table(table, "wit").find(pa.array(["a dog"]))
+cpu = time.process_time()
+memory, ours = Counter(), False
+for line in open("/proc/self/smaps"):
+    name, *rest = line.split()
+    if not name.endswith(":"):
+        ours = line.rstrip().endswith(sys.argv[1])
+    elif ours and rest[-1] == "kB":
+        memory[name[:-1]] += int(rest[0])
+print(json.dumps({"cpu": cpu, "kB": memory}))
+"""
 
 
 def read_wordnet() -> tuple[list[str], list[str]]:
@@ -49,54 +76,90 @@ def make_queries(lemmas: list[str], glosses: list[str]) -> list[str]:
     return list(queries)[:NUM_QUERIES]
 
 
-def timed(work: Callable[[], object], rounds: int = ROUNDS) -> tuple[float, object]:
-    """CPU seconds of the fastest round, and what it gave."""
-    best, result = float("inf"), None
-    for _ in range(rounds):
-        started = time.process_time()
-        result = work()
-        best = min(best, time.process_time() - started)
-    return best, result
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """CPU seconds, and what it gave."""
+    started = time.process_time()
+    result = work()
+    return time.process_time() - started, result
+
+
+def automaton_of(queries: list[str]) -> Any:
+    """pyahocorasick's."""
+    automaton = ahocorasick.Automaton()
+    for query_id, query in enumerate(queries):
+        automaton.add_word(f" {query} ", query_id)
+    automaton.make_automaton()
+    return automaton
+
+
+def start_up(path: str) -> None:
+    """Print what a worker needs to start: with numba's code at hand, and in a working directory that is new."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        for case in ("cold: numba compiles", "warm"):
+            started = time.monotonic()
+            output = subprocess.run(
+                [sys.executable, "-c", WORKER, path], env=environment, capture_output=True, text=True, check=True
+            ).stdout
+            seconds, told = time.monotonic() - started, json.loads(output)
+            print(
+                f"start-up        {told['cpu']:.1f} s of CPU, {seconds:.1f} s by the clock, imports and the first text ({case})"
+            )
+    memory = told["kB"]
+    print(f"worker's table  {memory['Rss'] / 1e3:.0f} MB mapped, {memory['Private_Dirty'] / 1e3:.0f} MB of it its own")
+
+
+def bandwidth(texts: pa.Array, table: query_table.QueryTable, seconds: float) -> None:
+    """Print how far from memory we are: from reading the same buffer, and from one random read a look-up."""
+    data = np.frombuffer(texts.buffers()[2], np.uint8)
+    copy = min(timed(data.copy)[0] for _ in range(ROUNDS))
+    number = len(np.flatnonzero(normalize.LETTERS["wit"][data] == ord(" ")))
+    slots = np.random.default_rng(0).integers(0, len(table.branches), number)
+    reads = min(timed(lambda: table.branches[slots].sum())[0] for _ in range(ROUNDS))
+    print(
+        f"bytes           {len(data) / seconds / 1e6:,.0f} MB/s; copying the same buffer {len(data) / copy / 1e6:,.0f} MB/s; "
+        f"{number / len(texts):.1f} words a text, reading as many places of the table at random {len(texts) / reads:,.0f} texts/s"
+    )
 
 
 def main() -> None:
-    """Print a line for each, then the ratio."""
+    """Print a line for each, then the ratios."""
     if not os.path.isdir(WORDNET):
         print(f"match: skipped: there is no {WORDNET} (Debian: apt-get install wordnet-base)")
         return
     lemmas, glosses = read_wordnet()
     queries = make_queries(lemmas, glosses)
-    build_seconds, matcher = timed(lambda: Matcher(queries), 1)
-    assert isinstance(matcher, Matcher)
-    texts = pa.array(glosses, pa.string())
-    seconds, found = timed(lambda: matcher.find(texts).to_numpy(zero_copy_only=False))
-    ours = len(glosses) / seconds
-    print(
-        f"ours            {ours:>9,.0f} texts/s  built in {build_seconds:.1f} s  {len(queries):,} queries, {len(glosses):,} texts"
-    )
-
-    def build() -> ahocorasick.Automaton:
-        automaton = ahocorasick.Automaton()
-        for query_id, query in enumerate(queries):
-            automaton.add_word(f" {query} ", query_id)
-        automaton.make_automaton()
-        return automaton
-
-    build_seconds, automaton = timed(build, 1)
-
-    automaton = cast("ahocorasick.Automaton", automaton)
+    Matcher(queries[:10]).find(pa.array(glosses[:10]))  # numba compiles
+    build_seconds, data = timed(lambda: query_table.build(queries, "wit"))
+    matcher = Matcher.of_table(query_table.read(data), "wit")
+    texts, some = pa.array(glosses, pa.string()), glosses[:: max(1, len(glosses) // NUM_TEXTS_THEIRS)]
+    python_seconds, automaton = timed(lambda: automaton_of(queries))
+    rust_seconds, rust = timed(lambda: ahocorasick_rs.AhoCorasick([f" {query} " for query in queries]))
 
     def search() -> list[list[int]]:
-        return [sorted({i for _, i in automaton.iter(f" {normalize.wit(gloss)} ")}) for gloss in glosses[::stride]]
+        return [sorted({i for _, i in automaton.iter(f" {normalize.wit(gloss)} ")}) for gloss in some]
 
-    stride = max(1, len(glosses) // NUM_TEXTS_THEIRS)
-    seconds, expected = timed(search)
-    assert isinstance(expected, list)
-    theirs = len(expected) / seconds
-    print(f"pyahocorasick   {theirs:>9,.0f} texts/s  built in {build_seconds:.1f} s")
-    assert [row.tolist() for row in found[::stride]] == expected  # type: ignore[index]
-    print(f"same results, {sum(map(len, expected)) / len(expected):.1f} queries a text")
-    print(f"match ratio={ours / theirs:.2f}")
+    def search_rust() -> list[list[int]]:
+        found = (rust.find_matches_as_indexes(f" {normalize.wit(gloss)} ", overlapping=True) for gloss in some)
+        return [sorted({i for i, _, _ in matches}) for matches in found]
+
+    rounds = [(timed(lambda: matcher.find(texts)), timed(search), timed(search_rust)) for _ in range(ROUNDS)]
+    seconds, python, in_rust = (min(one[i][0] for one in rounds) for i in range(3))
+    found = matcher.find(pa.array(some)).to_pylist()
+    assert found == rounds[0][1][1] == rounds[0][2][1]
+    ours = len(glosses) / seconds
+    print(f"{len(queries):,} queries, {len(glosses):,} texts, {sum(map(len, found)) / len(found):.1f} queries a text")
+    print(f"ours            {ours:>9,.0f} texts/s  built in {build_seconds:.1f} s, {len(data) / 1e6:.0f} MB")
+    print(f"pyahocorasick   {len(some) / python:>9,.0f} texts/s  built in {python_seconds:.1f} s")
+    print(f"ahocorasick-rs  {len(some) / in_rust:>9,.0f} texts/s  built in {rust_seconds:.1f} s")
+    print(f"same results on {len(some):,} texts")
+    bandwidth(texts, matcher.table, seconds)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        start_up(file.name)
+    print(f"match ratio to ahocorasick-rs={ours / (len(some) / in_rust):.2f}")
+    print(f"match ratio={ours / (len(some) / python):.2f}")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_what_a_text_matches_does_not_depend_on_its_neighbours_or_on_blocks(monk
     matcher = Matcher(["red car", "car red", "dog", "big dog car", "dog 猫", "red"])
     alone = [find(matcher, text)[0] for text in texts]
     assert find(matcher, *texts) == alone
-    monkeypatch.setattr("pipeline.matcher.BLOCK_BYTES", 50)
+    monkeypatch.setattr("pipeline.matcher.MAX_CHUNK_BYTES", 50)
     assert find(matcher, *texts) == alone
     chunked = pa.chunked_array([texts[:7], texts[7:7], texts[7:]], pa.string())
     assert matcher.find(chunked).to_pylist() == alone
