@@ -90,11 +90,11 @@ def size(num_bytes: float) -> str:
 def query_plots(queries: Queries) -> list[tuple[str, Markup]]:
     """Pairs of each query by its rank, before and after; and which share of them stays."""
     lines = []
-    for name, counts in (("before balancing", queries.before), (f"in {queries.after_folder}", queries.after)):
+    for name, counts in (("before", queries.before), ("after", queries.after)):
         counts = counts[counts > 0]
         ranks = np.unique(np.geomspace(1, max(1, len(counts)), MOST_POINTS).astype(int))[: len(counts)]
         lines.append(Line(name=name, x=ranks.tolist(), y=counts[ranks - 1].tolist()))
-    level = {f"limit of {queries.max_per_query:,} pairs": float(queries.max_per_query)}
+    level = {f"limit {queries.max_per_query:,}": float(queries.max_per_query)}
     ranks, shares = queries.kept_share_by_rank(RANK_RUNS)
     share_line = Line(name="kept share", x=ranks, y=shares)
     return [
