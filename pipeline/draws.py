@@ -110,11 +110,8 @@ def count(
 def merge(counts: pa.Table) -> pa.Table:
     """The COUNTS of all pairs from those of their parts, in any order."""
     query = counts["query_id"].to_numpy()
-    queries, place = np.unique(query, return_inverse=True)
-    sums = np.zeros((2, len(queries)), np.int64)
-    np.add.at(sums[0], place, counts["count"].to_numpy())
-    np.add.at(sums[1], place, counts["inner"].to_numpy())
-    return _table(schema.COUNTS, queries, *sums)
+    queries = np.flatnonzero(np.bincount(query))
+    return _table(schema.COUNTS, queries, *(_sums(query, counts[name].to_numpy())[queries] for name in ("count", "inner")))
 
 
 def soft_limits(counts: pa.Table, config: BalanceConfig, earlier: Limits | None = None) -> pa.Table:
@@ -191,8 +188,7 @@ def limits(windows: pa.Table, found: pa.Table, config: BalanceConfig) -> pa.Tabl
     order = np.argsort(query)
     lists = found["draws"].combine_chunks()
     place = order[np.searchsorted(query, found["query_id"].to_numpy(), sorter=order)]
-    below = np.zeros(len(query), np.int64)
-    np.add.at(below, place, found["below"].to_numpy())
+    below = _sums(place, found["below"].to_numpy(), len(query))
     owner, draw = np.repeat(place, lists.value_lengths().to_numpy()), lists.flatten().to_numpy()
     draw = draw[np.lexsort((draw, owner))]
     lengths = np.bincount(owner, minlength=len(query))
@@ -215,6 +211,11 @@ def _flat(query_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     """One entry for each (pair, query): row, query."""
     lists = query_ids.combine_chunks()
     return np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy()), lists.flatten().to_numpy()
+
+
+def _sums(query: np.ndarray, values: np.ndarray, length: int = 0) -> np.ndarray:
+    """The sum of the values of each query, which is under 2^53.  [largest query + 1, or length] int64"""
+    return np.bincount(query, values, length).astype(np.int64)
 
 
 def _dense(query: np.ndarray, values: np.ndarray, other: int | np.uint64) -> np.ndarray:

@@ -86,8 +86,8 @@ def test_trimming_keeps_what_balancing_last_would_have_kept(mode: Mode, seed: in
     stays = np.random.default_rng(seed).random(len(pool)) < 0.66
     earlier = limits_of(pool, config)
     survivors = pool.take(kept_of(pool, config) & stays)
-    trim, last = (limits_of(*given) for given in ((survivors, draws.trimming(config), earlier),
-                                                  (pool.take(stays), draws.trimming(config))))  # fmt: skip
+    trim = limits_of(survivors, draws.trimming(config), earlier)
+    last = limits_of(pool.take(stays), draws.trimming(config))
     inner = draws.count(survivors.pair_ids, survivors.query_ids, config, earlier)["inner"].to_numpy()
     enough = np.flatnonzero((inner >= 100) & (pool.counts(30)[: len(inner)] > 200))
     assert len(enough) >= 8
