@@ -19,10 +19,12 @@ from markupsafe import Markup
 from jobs._plots import Line, plot
 from model import report as model_report
 from pipeline import report as pipeline_report
+from pipeline.query_report import Queries
 
 LIBRARIES = ("ray", "torch", "pyarrow", "polars", "numpy", "tokenizers", "pillow", "opencv-python-headless")
 LONGEST_TEXT, LONGEST_URL = 400, 2000
 MOST_POINTS = 2000  # of a line
+RANK_RUNS = 120  # of queries, on the line of kept shares
 CURVES = {
     "loss": "loss",
     "logit_scale": "logit scale (factor of the cosines)",
@@ -71,6 +73,11 @@ def share(value: float) -> str:
     return f"{value:.1%}"
 
 
+def chance(value: float) -> str:
+    """A probability, however small."""
+    return f"{value:.3g}" if value < 0.1 else f"{value:.2f}"
+
+
 def size(num_bytes: float) -> str:
     """Bytes for people."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -80,15 +87,26 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:,.1f} TB"
 
 
-def query_plot(queries: pipeline_report.Queries) -> Markup:
-    """Pairs of each query by its rank, before and after."""
+def query_plots(queries: Queries) -> list[tuple[str, Markup]]:
+    """Pairs of each query by its rank, before and after; and which share of them stays."""
     lines = []
-    for name, counts in (("before balancing", queries.before), ("in the dataset", queries.after)):
+    for name, counts in (("before", queries.before), ("after", queries.after)):
         counts = counts[counts > 0]
-        ranks = np.unique(np.geomspace(1, max(1, len(counts)), MOST_POINTS).astype(int))
+        ranks = np.unique(np.geomspace(1, max(1, len(counts)), MOST_POINTS).astype(int))[: len(counts)]
         lines.append(Line(name=name, x=ranks.tolist(), y=counts[ranks - 1].tolist()))
-    level = {f"limit of {queries.max_per_query:,} pairs": float(queries.max_per_query)}
-    return plot(lines, x_label="rank of the query", y_label="pairs", logarithmic=True, level=level, inches=(7, 5.2))
+    level = {f"limit {queries.max_per_query:,}": float(queries.max_per_query)}
+    ranks, shares = queries.kept_share_by_rank(RANK_RUNS)
+    share_line = Line(name="kept share", x=ranks, y=shares)
+    return [
+        (
+            "Pairs of each query by its rank (both axes logarithmic)",
+            plot(lines, x_label="rank of the query", y_label="pairs", logarithmic="xy", level=level, inches=(5.4, 4)),
+        ),
+        (
+            "Share of a query's pairs that stays, by its rank before balancing",
+            plot([share_line], x_label="rank of the query", logarithmic="x", from_zero=True, inches=(5.4, 4)),
+        ),
+    ]
 
 
 def curve_plots(training: model_report.Training) -> list[tuple[str, Markup]]:
@@ -109,7 +127,15 @@ def render(root: str, recipe: str, facts: pipeline_report.Facts, model: model_re
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {"data_uri": data_uri, "clean": clean, "link": link, "number": number, "share": share, "size": size}
+    filters: dict[str, Any] = {
+        "data_uri": data_uri,
+        "clean": clean,
+        "link": link,
+        "number": number,
+        "share": share,
+        "chance": chance,
+        "size": size,
+    }
     environment.filters.update(filters)
     return environment.get_template("report.html.jinja").render(
         root=root,
@@ -119,7 +145,7 @@ def render(root: str, recipe: str, facts: pipeline_report.Facts, model: model_re
         made=made,
         why=pipeline_report.WHY,
         with_pictures=pipeline_report.WITH_PICTURES,
-        query_plot=query_plot(facts.queries) if facts.queries and facts.queries.num_matched else None,
+        query_plots=query_plots(facts.queries) if facts.queries and facts.queries.num_matched else [],
         curve_plots=curve_plots(model.training) if model.training else [],
         versions={"python": python_version(), **{name: version(name) for name in LIBRARIES}},
     )

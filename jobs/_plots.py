@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from markupsafe import Markup
@@ -55,12 +55,12 @@ def plot(
     *,
     x_label: str,
     y_label: str = "",
-    logarithmic: bool = False,
+    logarithmic: Literal["", "x", "xy"] = "",
     from_zero: bool = False,
     level: Mapping[str, float] | None = None,
     inches: tuple[float, float] = (5.4, 2.5),
 ) -> Markup:
-    """The lines as an <svg>; `level` are horizontal lines by name; `logarithmic` is for both axes."""
+    """The lines as an <svg>; `level` are horizontal lines by name; `logarithmic` names the axes that are."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=inches, layout="constrained")
         axes = figure.add_subplot()
@@ -71,11 +71,9 @@ def plot(
         axes.grid(visible=True)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        if logarithmic:
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            if logarithmic:
+        for name, axis in (("x", axes.xaxis), ("y", axes.yaxis)):
+            if name in logarithmic:
+                axes.set(**{f"{name}scale": "log"})
                 axis.set_minor_formatter(NullFormatter())
             else:
                 axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

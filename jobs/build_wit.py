@@ -11,11 +11,12 @@ after any failure.
 import pyarrow as pa
 
 from jobs._cli import entry
-from pipeline import archives, balance, crawl, dedupe, download, fetch, match, schema, shard
+from pipeline import archives, balance, crawl, dedupe, download, draws, fetch, match, schema, shard
 from pipeline.config import RECIPES, DatasetConfig, TrimConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset
-from pipeline.runner import run, write_dataset
+from pipeline.runner import run_steps, write_dataset
+from pipeline.stage import Step
 from pipeline.storage import join
 
 
@@ -29,25 +30,23 @@ def main(config: DatasetConfig) -> None:
     }
     _ = Dataset(join(config.root, "queries")).manifest  # a missing query list is told now, not after the crawl
     write_dataset(join(config.root, "0_sources"), stage="sources", version=1, config=None, parts=sources)
-    trim = TrimConfig(shard=config.shard, balance=config.balance)
-    queries = {"queries": "queries"}
-    steps = [  # stage, its config, sources, target, side datasets
-        (crawl.STAGE, config.crawl, ["0_sources"], "1_candidates", {}),
-        (match.STAGE, config.match, ["1_candidates"], "2_matched", queries),
-        (balance.COUNT, config.balance, ["2_matched"], "3_balanced/_counts", {}),
-        (balance.STAGE, config.balance, ["2_matched"], "3_balanced", {"counts": "3_balanced/_counts"}),
-        (download.STAGE, config.download, ["3_balanced"], "4_images", {}),
-        (dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands", {}),
-        (dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges", {}),
-        (dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
-        (balance.TRIM_COUNT, trim, ["5_unique"], "5_unique/_counts", {}),
-        (shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"counts": "5_unique/_counts"}),
+    trim, trimming = TrimConfig(shard=config.shard, balance=config.balance), draws.trimming(config.balance)
+    limits, trim_limits = "3_balanced/_limits", "5_unique/_limits"
+    steps = [
+        Step(crawl.STAGE, config.crawl, ["0_sources"], "1_candidates"),
+        Step(match.STAGE, config.match, ["1_candidates"], "2_matched", {"queries": "queries"}),
+        *balance.limit_steps(config.balance, "2_matched", "3_balanced"),
+        Step(balance.STAGE, config.balance, ["2_matched"], "3_balanced", {"limits": limits}),
+        *balance.per_query_steps(config.balance, "3_balanced", limits, "3_balanced", "balance"),
+        Step(download.STAGE, config.download, ["3_balanced"], "4_images"),
+        Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands"),
+        Step(dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges"),
+        Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
+        *balance.limit_steps(trimming, "5_unique", "5_unique", earlier=limits),
+        Step(shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"limits": trim_limits}),
+        *balance.per_query_steps(trimming, "6_shards", trim_limits, "6_shards", "shard"),
     ]
-    for stage, part, reads, target, sides in steps:
-        run(
-            stage, part, sources=[join(config.root, name) for name in reads], target=join(config.root, target),
-            sides={name: join(config.root, folder) for name, folder in sides.items()}, settings=config.run, events=events,
-        )  # fmt: skip
+    run_steps(steps, config.root, settings=config.run, events=events)
     events.flush()
 
 

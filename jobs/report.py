@@ -3,8 +3,9 @@
     python jobs/report.py mini --root out/mini
     ray job submit --working-dir . -- python jobs/report.py wit --root s3://bucket/wit
 
-Reads what is finished under --root and writes root/report/index.html; what is missing is said so in the page. The last
-line is `report=PATH`. The page loads nothing: no script, no network; what strangers wrote is escaped.
+Reads what is finished under --root and writes root/report/index.html and, where balancing is done, root/report/queries.parquet
+with a row for each query (columns: pipeline/query_report.py). What is missing is said so in the page. The last line is
+`report=PATH`. The page loads nothing: no script, no network; what strangers wrote is escaped.
 """
 
 from dataclasses import dataclass
@@ -55,6 +56,10 @@ def main(config: ReportConfig) -> None:
             f"report: nothing to report: {config.root} holds no finished dataset, training or evaluation; check --root"
         )
     page = render(config.root, config.recipe, facts, model, datetime.now(UTC))
+    if facts.queries is not None:
+        path = storage.join(config.root, "report", "queries.parquet")
+        storage.write(path, facts.queries.to_parquet())
+        print(f"queries={path}", flush=True)
     path = storage.join(config.root, "report", "index.html")
     storage.write(path, page.encode("utf-8", "replace"))
     print(f"report={path}", flush=True)

@@ -84,8 +84,10 @@ class BalanceConfig:
     max_per_query: int = 20_000  # t
     oversample: float = 1.5  # keep so many times more than needed, for what the download will lose
     seed: int = 0
+    num_query_buckets: int = 16  # of queries, in which counts and draws meet; changes no pair
 
     def __post_init__(self) -> None:
+        require(self.num_query_buckets > 0, f"balance: num_query_buckets must be at least 1, found {self.num_query_buckets}")
         require(self.max_per_query > 0, f"balance: max_per_query must be at least 1, found {self.max_per_query}")
         require(self.oversample >= 1, f"balance: oversample must be at least 1, found {self.oversample}")
 
@@ -209,7 +211,7 @@ def mini() -> MiniConfig:
     return MiniConfig(
         queries=QueriesConfig(min_word_count=20, min_bigram_count=20, max_bigrams=200),
         match=MatchConfig(num_buckets=8),
-        balance=BalanceConfig(max_per_query=120, oversample=1.25),
+        balance=BalanceConfig(max_per_query=120, oversample=1.25, num_query_buckets=2),
         download=MiniDownloadConfig(
             image_size=64, min_image_size=24, max_image_bytes=2_000_000, max_image_pixels=10_000_000, timeout_seconds=8.0,
             connect_timeout_seconds=2.0, stall_seconds=2.0, max_retries=2, retry_seconds=0.1, concurrency_per_host=16,

@@ -5,37 +5,40 @@ pairs than the limit lets only the pairs with small draws pass; a pair stays if 
 cap     a query lets its round(limit) smallest draws pass: CLIP's "up to"
 soft    a query lets draws under limit / count pass: MetaCLIP's independent draws, of which min(count, limit) are expected
 
+The limit of a query is found without bringing its draws together. Draws are uniform, so that from the count alone one
+knows a window in which the k-th smallest of c draws lies: around k / c of the range, 8 standard deviations of its rank
+to each side. Of each part only the number of draws under the window and the draws in it are needed, 16 sqrt(k) + 64 draws
+a query in all instead of k from every part. A limit outside its window (by chance less than once in 10^12) is an error,
+never a wrong limit: then the draws are not uniform, because someone chose texts or URLs with this seed in mind.
+
+A second balance of what an earlier one kept and a download left (trimming) knows that draws are uniform up to the earlier
+limit and, with another density, above it: `inner` counts the first kind. So a soft trim is the same as balancing last,
+which MetaCLIP asks for: limit / inner of the earlier limit, not limit / count of the whole range.
+
 law     a query with no more than `limit` pairs keeps all of them
 law     nested: what stays at a limit stays at each larger one
-law     counts(a + b) = merge(counts(a), counts(b)) for any cut of the pairs; nothing depends on order or batch
+law     any cut of the pairs into parts, in any order, gives the same limits
 ties    two draws of one query are equal only where the first 64 bits of two pair_ids are: such pairs pass together
         or not at all, so that no order has to be kept (one such two in the plan's 1.6 billion pairs, by chance)
-cost    counts: 8 bytes a query and pair in cap mode, never more than the limit a query and part; limits: 16 bytes a
-        query. Reading them needs the draws of the queries over the limit at once, 8 bytes a draw
 source  CLIP section 2.2; MetaCLIP, "Balancing"
-
-For sharding, which trims what survived to the same max_per_query (`over_limit`): count the survivors with
-balance.TRIM_COUNT, then in the worker
-    limits = Limits.load(sides["counts"], trimming(config.balance))
-    stays = limits.keep(rows["pair_id"], rows["query_ids"])
-The survivors are a part of what balance kept, and the draws are the same.
 """
 
 # pyarrow.compute makes its functions at import, where pyright does not see them.
 # pyright: reportAttributeAccessIssue=false
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline import hashing, schema
 from pipeline.config import BalanceConfig
+from pipeline.errors import InputError
 from pipeline.manifest import Dataset
 
 ALL = np.uint64(0xFFFFFFFFFFFFFFFF)
+DEVIATIONS = 8.0  # of a window, to each side of the expected rank
+RANGE = 2.0**64
 
 
 def limit(config: BalanceConfig) -> float:
@@ -49,50 +52,6 @@ def trimming(config: BalanceConfig) -> BalanceConfig:
     return replace(config, oversample=1.0)
 
 
-def _flat(pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One entry for each (pair, query): row, first bits of the pair_id, query."""
-    lists = query_ids.combine_chunks()
-    row = np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy())
-    return row, hashing.pair_hash(pair_ids.to_pylist())[row], lists.flatten().to_numpy()
-
-
-def count(pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray, config: BalanceConfig) -> pa.Table:
-    """COUNTS of distinct pairs: pair_ids [n] string without repeats, query_ids [n] list<uint32>. By query, ascending."""
-    _, pair_hashes, query = _flat(pair_ids, query_ids)
-    draw = hashing.draw(config.seed, pair_hashes, query) if config.mode == "cap" else np.zeros(0, np.uint64)
-    order = np.lexsort((draw, query)) if config.mode == "cap" else np.argsort(query, kind="stable")
-    queries, starts, counts = np.unique(query[order], return_index=True, return_counts=True)
-    smallest = _smallest(draw[order], starts, counts, config) if config.mode == "cap" else _no_draws(len(queries))
-    return pa.Table.from_arrays([pa.array(queries, pa.uint32()), pa.array(counts, pa.int64()), smallest], schema=schema.COUNTS)
-
-
-def _smallest(draws: np.ndarray, starts: np.ndarray, lengths: np.ndarray, config: BalanceConfig) -> pa.ListArray:
-    """The first `limit` draws of each run of `draws`, as lists."""
-    kept = np.minimum(lengths, int(limit(config)))
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-    at = np.repeat(starts - offsets[:-1], kept) + np.arange(offsets[-1])
-    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(draws[at], pa.uint64()))
-
-
-def _no_draws(num_queries: int) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(np.zeros(num_queries + 1), pa.int32()), pa.array([], pa.uint64()))
-
-
-def merge(counts: Sequence[pa.Table], config: BalanceConfig) -> pa.Table:
-    """The COUNTS of all pairs from those of its parts."""
-    whole = pa.concat_tables([schema.COUNTS.empty_table(), *counts])
-    query, number = whole["query_id"].to_numpy(), whole["count"].to_numpy()
-    queries, place = np.unique(query, return_inverse=True)
-    sums = np.zeros(len(queries), np.int64)
-    np.add.at(sums, place, number)
-    lists = whole["smallest"].combine_chunks()
-    owner, draw = np.repeat(place, lists.value_lengths().to_numpy()), lists.flatten().to_numpy()
-    draw = draw[np.lexsort((draw, owner))]
-    lengths = np.bincount(owner, minlength=len(queries))
-    smallest = _smallest(draw, np.cumsum(lengths) - lengths, lengths, config)
-    return pa.Table.from_arrays([pa.array(queries, pa.uint32()), pa.array(sums, pa.int64()), smallest], schema=schema.COUNTS)
-
-
 @dataclass(frozen=True)
 class Limits:
     """For each query, up to which draw its pairs pass."""
@@ -102,44 +61,173 @@ class Limits:
     largest: np.ndarray  # [num_queries] uint64: the largest draw that passes
 
     @classmethod
-    def of(cls, counts: pa.Table, config: BalanceConfig) -> "Limits":
-        """From the merged COUNTS of all pairs."""
-        query, number = counts["query_id"].to_numpy(), counts["count"].to_numpy()
-        num_queries = int(query.max()) + 1 if len(query) else 0
-        dense, largest = np.zeros(num_queries, np.int64), np.full(num_queries, ALL)
-        dense[query] = number
-        over = np.flatnonzero(number > limit(config))
-        if config.mode == "cap":
-            lists = counts["smallest"].combine_chunks()
-            starts = np.cumsum(lists.value_lengths().to_numpy()) - lists.value_lengths().to_numpy()
-            largest[query[over]] = lists.flatten().to_numpy()[starts[over] + int(limit(config)) - 1]
-        else:
-            # draw / 2^64 < p, in whole numbers; p < 1, so that the product fits 64 bits
-            largest[query[over]] = np.ceil(limit(config) / number[over] * 2.0**64).astype(np.uint64) - np.uint64(1)
-        return cls(config.seed, dense, largest)
+    def of(cls, limits: pa.Table, config: BalanceConfig) -> "Limits":
+        """From the LIMITS of all queries."""
+        query = limits["query_id"].to_numpy()
+        return cls(config.seed, _dense(query, limits["count"].to_numpy(), 0), _dense(query, limits["largest"].to_numpy(), ALL))
 
     @classmethod
-    def load(cls, counts: Dataset, config: BalanceConfig) -> "Limits":
-        """From a finished COUNTS dataset. Draws are kept in memory only of the queries over the limit."""
-        slim = counts.read(("query_id", "count"))
-        sums = merge([slim.append_column(schema.COUNTS.field("smallest"), _no_draws(slim.num_rows))], config)
-        if config.mode == "soft":
-            return cls.of(sums, config)
-        over = pc.greater(sums["count"], limit(config))
-        head = sums["query_id"].filter(over)
-        parts = (counts.read_part(part, tuple(schema.COUNTS.names)) for part in counts.parts)
-        draws = merge([part.filter(pc.is_in(part["query_id"], head)) for part in parts], config)
-        return cls.of(pa.concat_tables([sums.filter(pc.invert(over)), draws]), config)
+    def load(cls, limits: Dataset, config: BalanceConfig) -> "Limits":
+        """From a finished LIMITS dataset: 20 bytes a query to read, 16 to keep."""
+        return cls.of(limits.read(), config)
 
     def keep(self, pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray) -> np.ndarray:
         """Which pairs stay: pair_ids [n] string, query_ids [n] list<uint32> -> [n] bool"""
-        row, pair_hashes, query = _flat(pair_ids, query_ids)
+        row, query = _flat(query_ids)
         if len(query) and (query.max() >= len(self.counts) or not self.counts[query].all()):
             unknown = next(q for q in query.tolist() if q >= len(self.counts) or not self.counts[q])
             raise ValueError(f"draws: query {unknown} of these pairs has no count: the counts are of other pairs")
-        passes = hashing.draw(self.seed, pair_hashes, query) <= self.largest[query]
-        return np.bincount(row[passes], minlength=len(query_ids)) > 0
+        keys = hashing.pair_key(self.seed, hashing.pair_hash(pair_ids))
+        passes = hashing.draw_by_key(keys[row], query) <= self.largest[query]
+        stays = np.zeros(len(query_ids), bool)
+        stays[row[passes]] = True
+        return stays
+
+    def up_to(self, query: np.ndarray) -> np.ndarray:
+        """The largest draw that passes of any queries; all ones of those that were not counted.  [n] -> [n] uint64"""
+        known = query < len(self.largest)
+        return np.where(known, self.largest[np.where(known, query, 0)] if len(self.largest) else ALL, ALL)
 
     def probability(self) -> np.ndarray:
         """The share of all draws that each query lets pass.  [num_queries] float64"""
-        return (self.largest.astype(np.float64) + 1) / 2.0**64
+        return (self.largest.astype(np.float64) + 1) / RANGE
+
+
+def count(
+    pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray, config: BalanceConfig, earlier: Limits | None = None
+) -> pa.Table:
+    """COUNTS of distinct pairs: pair_ids [n] string without repeats, query_ids [n] list<uint32>. By query, ascending."""
+    row, query = _flat(query_ids)
+    counts = np.bincount(query)
+    inner = counts
+    if earlier is not None:
+        keys = hashing.pair_key(config.seed, hashing.pair_hash(pair_ids))
+        inner = np.bincount(query[hashing.draw_by_key(keys[row], query) <= earlier.up_to(query)], minlength=len(counts))
+    queries = np.flatnonzero(counts)
+    return _table(schema.COUNTS, queries, counts[queries], inner[queries])
+
+
+def merge(counts: pa.Table) -> pa.Table:
+    """The COUNTS of all pairs from those of their parts, in any order."""
+    query = counts["query_id"].to_numpy()
+    queries = np.flatnonzero(np.bincount(query))
+    return _table(schema.COUNTS, queries, *(_sums(query, counts[name].to_numpy())[queries] for name in ("count", "inner")))
+
+
+def soft_limits(counts: pa.Table, config: BalanceConfig, earlier: Limits | None = None) -> pa.Table:
+    """LIMITS in soft mode, which follow from the merged COUNTS."""
+    _, wanted, split = _split(counts, config, earlier)
+    # draw / 2^64 < p, in whole numbers; p < 1, so that the product fits 64 bits
+    last = split.start + _share(split.width, wanted - split.before, split.pool) - np.uint64(1)
+    return _table(schema.LIMITS, counts["query_id"], counts["count"], np.where(split.over, last, ALL))
+
+
+def windows(counts: pa.Table, config: BalanceConfig, earlier: Limits | None = None) -> pa.Table:
+    """WINDOWS in cap mode from the merged COUNTS: where the limit of each query is to be looked for."""
+    _, wanted, split = _split(counts, config, earlier)
+    rank = np.maximum(wanted - split.before, 0)
+    spread = DEVIATIONS * np.sqrt(rank)
+    low = split.start + _share(split.width, rank - spread, split.pool)
+    high = split.start + _share(split.width, rank + spread + DEVIATIONS**2, split.pool)
+    low, high = (np.where(split.over, edge, ALL) for edge in (low, high))
+    return _table(schema.WINDOWS, counts["query_id"], counts["count"], low, high)
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The piece of the range in which the limit of each query over the limit is, and the draws in it."""
+
+    over: np.ndarray  # [queries] bool: has more pairs than the limit
+    start: np.ndarray  # first draw of the piece
+    width: np.ndarray  # last draw of the piece minus the first
+    before: np.ndarray  # draws under the piece
+    pool: np.ndarray  # draws in the piece
+
+
+def _split(counts: pa.Table, config: BalanceConfig, earlier: Limits | None) -> tuple[np.ndarray, float, _Split]:
+    query, number, inner = (counts[name].to_numpy() for name in schema.COUNTS.names)
+    wanted = limit(config)
+    edge = np.full(len(query), ALL) if earlier is None else earlier.up_to(query)
+    is_inner = inner >= wanted
+    outside = (edge != ALL) & ~is_inner
+    start = np.where(outside, edge + np.uint64(1), np.uint64(0))
+    width = np.where(outside, ALL - start, edge)
+    before = np.where(outside, inner, 0)
+    return query, wanted, _Split(number > wanted, start, width, before, np.where(outside, number, inner) - before)
+
+
+def _share(width: np.ndarray, part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole of a range of width + 1 draws, rounded up; at least 0, and exactly `width` from the whole on.  [n] uint64"""
+    is_whole = part >= whole
+    size = np.ceil((width.astype(np.float64) + 1) * np.where(is_whole, 0.0, np.maximum(part, 0) / np.maximum(whole, 1)))
+    return np.where(is_whole, width, np.minimum(size.astype(np.uint64), width))
+
+
+def inside(pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray, config: BalanceConfig, windows: pa.Table) -> pa.Table:
+    """DRAWS of distinct pairs (as `count` takes them) for the queries whose window in WINDOWS is open. By query, ascending."""
+    low, high = (_dense(windows["query_id"].to_numpy(), windows[name].to_numpy(), ALL) for name in ("low", "high"))
+    row, query = _flat(query_ids)
+    is_open = (low < high)[query] if len(query) else np.zeros(0, bool)
+    row, query = row[is_open], query[is_open]
+    draw = hashing.draw_by_key(hashing.pair_key(config.seed, hashing.pair_hash(pair_ids))[row], query)
+    below = np.bincount(query[draw < low[query]], minlength=len(low))
+    found = (draw >= low[query]) & (draw <= high[query])
+    query, draw = query[found], draw[found]
+    order = np.lexsort((draw, query))
+    lengths = np.bincount(query, minlength=len(low))
+    queries = np.flatnonzero(below + lengths)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths[queries])])
+    lists = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pa.array(draw[order], pa.uint64()))
+    return _table(schema.DRAWS, queries, below[queries], lists)
+
+
+def limits(windows: pa.Table, found: pa.Table, config: BalanceConfig) -> pa.Table:
+    """LIMITS in cap mode: WINDOWS of some queries, and all parts' DRAWS of these, in any order."""
+    query, high = windows["query_id"].to_numpy(), windows["high"].to_numpy()
+    largest, wanted = high.copy(), int(limit(config))
+    order = np.argsort(query)
+    lists = found["draws"].combine_chunks()
+    place = order[np.searchsorted(query, found["query_id"].to_numpy(), sorter=order)]
+    below = _sums(place, found["below"].to_numpy(), len(query))
+    owner, draw = np.repeat(place, lists.value_lengths().to_numpy()), lists.flatten().to_numpy()
+    draw = draw[np.lexsort((draw, owner))]
+    lengths = np.bincount(owner, minlength=len(query))
+    starts = np.cumsum(lengths) - lengths
+    is_open = np.flatnonzero(windows["low"].to_numpy() < high)
+    rank = wanted - below[is_open]
+    missed = (rank < 1) | (rank > lengths[is_open])
+    if missed.any():
+        worst = is_open[missed][0]
+        raise InputError(
+            f"balance: the draws of query {query[worst]} are not uniform: of its {windows['count'][worst]} pairs, "
+            f"{below[worst]} to {below[worst] + lengths[worst]} were expected to be around number {wanted}. "
+            f"Someone chose URLs or texts for seed {config.seed}; give another --balance.seed"
+        )
+    largest[is_open] = draw[starts[is_open] + rank - 1]
+    return _table(schema.LIMITS, query, windows["count"], largest)
+
+
+def _flat(query_ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """One entry for each (pair, query): row, query."""
+    lists = query_ids.combine_chunks()
+    return np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy()), lists.flatten().to_numpy()
+
+
+def _sums(query: np.ndarray, values: np.ndarray, length: int = 0) -> np.ndarray:
+    """The sum of the values of each query, which is under 2^53.  [largest query + 1, or length] int64"""
+    return np.bincount(query, values, length).astype(np.int64)
+
+
+def _dense(query: np.ndarray, values: np.ndarray, other: int | np.uint64) -> np.ndarray:
+    """Values by query_id; `other` where there is none."""
+    result = np.full(int(query.max()) + 1 if len(query) else 0, other, values.dtype)
+    result[query] = values
+    return result
+
+
+def _table(columns: pa.Schema, *values: np.ndarray | pa.Array | pa.ChunkedArray) -> pa.Table:
+    arrays = [
+        value if isinstance(value, pa.Array | pa.ChunkedArray) else pa.array(value.astype(field.type.to_pandas_dtype()))
+        for value, field in zip(values, columns, strict=True)
+    ]
+    return pa.Table.from_arrays(arrays, schema=columns)

@@ -12,6 +12,7 @@ import io
 import time
 from collections import Counter
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,9 +25,10 @@ import pyarrow.parquet as pq
 from pipeline import schema, storage, tars
 from pipeline.hashing import sha256
 from pipeline.manifest import Dataset, File, Part, canonical
-from pipeline.stage import Stage, Task, Worker
+from pipeline.stage import Input, Stage, Task, Worker
 
 ONE_ROW_GROUP = 1 << 40
+READERS = 8  # inputs read at once: a bucket is a small piece of each of thousands of files, which may be far away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +71,25 @@ class PartMaker:
         columns = self.job.stage.columns
         if len(columns) != len(self.sources):
             raise ValueError(f"{self.job.stage.name}: reads {len(columns)} sources, given {len(self.sources)}")
-        pieces: list[list[pa.Table]] = [[] for _ in self.sources]
-        for item in task.inputs:
+        wanted = [
+            (item, part)
+            for item in task.inputs
+            for part in ([item.part] if item.part is not None else self.sources[item.source].parts)
+        ]
+
+        def read(item: Input, part: str) -> pa.Table:
             source = self.sources[item.source]
-            for part in [item.part] if item.part is not None else source.parts:
-                if item.row_group is not None:
-                    table = source.read_row_group(part, item.row_group, columns[item.source])
-                else:
-                    table = source.read_part(part, columns[item.source])
-                if item.rows is not None:
-                    table = table.slice(item.rows[0], item.rows[1] - item.rows[0])
-                pieces[item.source].append(table)
+            if item.row_group is not None:
+                table = source.read_row_group(part, item.row_group, columns[item.source])
+            else:
+                table = source.read_part(part, columns[item.source])
+            return table if item.rows is None else table.slice(item.rows[0], item.rows[1] - item.rows[0])
+
+        with ThreadPoolExecutor(READERS) as pool:
+            tables = list(pool.map(lambda one: read(*one), wanted))
+        pieces: list[list[pa.Table]] = [[] for _ in self.sources]
+        for (item, _), table in zip(wanted, tables, strict=True):
+            pieces[item.source].append(table)
         return [pa.concat_tables(tables) for tables in pieces]
 
 

@@ -9,12 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import polars as pl
-
-from pipeline import hashing, samples, storage
-from pipeline.balance import query_report
-from pipeline.config import BalanceConfig
+from pipeline import hashing, query_report, samples, storage
 from pipeline.errors import InputError
 from pipeline.manifest import Dataset, Manifest, canonical
 from pipeline.samples import Drop, Pair
@@ -90,20 +85,6 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Queries:
-    """How many pairs each query has before and after balancing."""
-
-    num_queries: int
-    num_matched: int  # occur in at least one text
-    max_per_query: int
-    num_head: int  # had more pairs than max_per_query
-    before: np.ndarray  # pairs of each query, descending  [queries] int64
-    after: np.ndarray  # of the same, in the shards (or what balancing kept), in descending order of their own
-    after_folder: str
-    top: list[tuple[str, str, int, int]]  # query, source, before, after; the most frequent first
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
     """Everything that the report shows of a dataset."""
 
@@ -112,7 +93,7 @@ class Facts:
     missing: list[str]  # folders without a manifest
     kept: list[Pair]
     drops: list[Drop]
-    queries: Queries | None
+    queries: query_report.Queries | None
 
 
 def collect(root: str, *, num_kept: int = 48, num_dropped: int = 4, num_top: int = 18) -> Facts:
@@ -129,7 +110,7 @@ def collect(root: str, *, num_kept: int = 48, num_dropped: int = 4, num_top: int
         missing=[name for name in ("queries", *FOLDERS) if name not in found],
         kept=samples.kept_pairs(root, num_kept, _query_names(root, found)) if "6_shards" in found else [],
         drops=_drops(root, found, num_dropped),
-        queries=_queries(root, found, num_top) if {"queries", "3_balanced"} <= found.keys() else None,
+        queries=query_report.collect(root, num_top) if "queries" in found else None,
     )
 
 
@@ -170,21 +151,3 @@ def _drops(root: str, found: Mapping[str, Manifest], count: int) -> list[Drop]:
         return drops
     early = [drop for drop in drops if drop.folder not in WITH_PICTURES]
     return early + samples.with_pictures(root, [drop for drop in drops if drop.folder in WITH_PICTURES])
-
-
-def _queries(root: str, found: Mapping[str, Manifest], num_top: int) -> Queries:
-    config = BalanceConfig(**found["3_balanced"].fingerprint["config"])
-    after = "6_shards" if "6_shards" in found else "3_balanced"
-    listed, counts, kept = (Dataset(storage.join(root, name)) for name in ("queries", "3_balanced/_counts", after))
-    table = pl.DataFrame(pl.from_arrow(query_report(listed, counts, kept, config)))
-    top = table.sort("count", "query_id", descending=[True, False]).head(num_top)
-    return Queries(
-        num_queries=table.height,
-        num_matched=table.filter(pl.col("count") > 0).height,
-        max_per_query=config.max_per_query,
-        num_head=table.filter(pl.col("count") > config.max_per_query).height,
-        before=table["count"].sort(descending=True).to_numpy(),
-        after=table["kept"].sort(descending=True).to_numpy(),
-        after_folder=after,
-        top=[row for row in top.select("query", "source", "count", "kept").iter_rows() if row[2]],
-    )

@@ -30,7 +30,7 @@ from pipeline.hashing import sha256
 from pipeline.manifest import NAME, Dataset, Json, Manifest, Part, canonical
 from pipeline.parts import Job, PartMaker, record_path, write_part
 from pipeline.progress import Progress
-from pipeline.stage import Input, Stage, Task, plan_group, plan_map
+from pipeline.stage import Input, Stage, Step, Task, plan_group, plan_map
 
 FINGERPRINT = "_FINGERPRINT.json"
 LOOKUPS = 32  # records looked up at once: they are small and far away
@@ -95,6 +95,20 @@ def run(
         **{f"drop/{reason}": count for reason, count in manifest.drops.items()},
     )  # fmt: skip
     return manifest
+
+
+def run_steps(
+    steps: Sequence[Step], root: str, *, settings: RunConfig, events: Events, execute: Execute | None = None
+) -> dict[str, Manifest]:
+    """Run the steps in order under `root`; the manifests by target."""
+    made = {}
+    for step in steps:
+        sources, sides = [storage.join(root, name) for name in step.sources], dict(step.sides)
+        made[step.target] = run(
+            step.stage, step.config, sources=sources, target=storage.join(root, step.target), settings=settings, events=events,
+            sides={name: storage.join(root, folder) for name, folder in sides.items()}, execute=execute,
+        )  # fmt: skip
+    return made
 
 
 def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: Mapping[str, pa.Table]) -> Manifest:

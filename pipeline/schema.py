@@ -48,7 +48,37 @@ COUNTS = pa.schema(
     [
         ("query_id", pa.uint32()),
         ("count", pa.int64()),  # distinct pairs whose text matches the query
-        ("smallest", pa.list_(pa.uint64())),  # the smallest draws of the query in this bucket, ascending; cap mode only
+        ("inner", pa.int64()),  # those of them that the query itself let pass in an earlier balance; all where there was none
+    ]
+)
+WINDOWS = pa.schema(  # what is known of a query's limit before its draws are looked at
+    [
+        ("query_id", pa.uint32()),
+        ("count", pa.int64()),
+        ("low", pa.uint64()),  # the largest draw that passes is at least this
+        ("high", pa.uint64()),  # and at most this; equal where nothing is left to find out
+    ]
+)
+DRAWS = pa.schema(  # the draws of one part's pairs for the queries whose window is open
+    [
+        ("query_id", pa.uint32()),
+        ("below", pa.int64()),  # draws under the window
+        ("draws", pa.list_(pa.uint64())),  # those in the window, ascending
+    ]
+)
+LIMITS = pa.schema(
+    [
+        ("query_id", pa.uint32()),
+        ("count", pa.int64()),
+        ("largest", pa.uint64()),  # the largest draw that passes; all ones: every pair passes
+    ]
+)
+PER_QUERY = pa.schema(  # what balancing did to each query that occurs
+    [
+        ("query_id", pa.uint32()),
+        ("count", pa.int64()),  # distinct pairs before
+        ("kept", pa.int64()),  # and after
+        ("probability", pa.float64()),  # of a pair to pass by this query; under 1 in the head
     ]
 )
 

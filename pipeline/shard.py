@@ -1,6 +1,6 @@
 """Shard: mix the pairs that stay and write them as WebDataset tars, each with a Parquet index.
 
-in      unique and the images that it points into; the counts of unique's queries, as side dataset "counts"
+in      unique and the images that it points into; the limits of unique's queries, as side dataset "limits"
 out     shards: {shard}.tar and {shard}.parquet, named and with columns as img2dataset has them, then ours
 drops   over_limit: the surplus that balancing kept for what the download might lose (see draws)
 law     each pair is in exactly one shard; images are the stored bytes; the same inputs give the same shards, byte for byte
@@ -108,7 +108,7 @@ class Worker:
 
     def __init__(self, config: TrimConfig, sides: Mapping[str, Dataset]):
         self.config = config
-        self.limits = draws.Limits.load(sides["counts"], draws.trimming(config.balance))
+        self.limits = draws.Limits.load(sides["limits"], draws.trimming(config.balance))
 
     def __call__(self, *tables: pa.Table, outputs: Sequence[str]) -> pa.Table:
         unique, images = tables
@@ -117,7 +117,7 @@ class Worker:
 
 STAGE = Stage(
     name="shard",
-    version=1,
+    version=2,
     shape="map",
     worker=Worker,
     writes=schema.SHARDS,

@@ -6,7 +6,8 @@ neither Ray nor files. Four shapes:
 
 fanout   one part -> one part; every row of the labelled table is a row in (crawl: the links that it saw)
 map      one part of each source, of the same name -> one part; one labelled row for each row of the first source
-group    one row group (bucket) of every part of the source -> one part; one labelled row for each row read
+group    one row group (bucket) of every part of the source -> one part; one labelled row for each row read. Several
+         sources: the same bucket of each (plan_join)
 count    as map or group, but the rows are a summary and the row law does not apply
 
 Where the work is not cut by parts or buckets, `plan` makes the tasks itself.
@@ -14,12 +15,14 @@ Where the work is not cut by parts or buckets, `plan` makes the tasks itself.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.manifest import Dataset, Manifest
+
+RUN_ROWS = 1_000_000  # of one task of plan_runs: small parts would make more records than rows of a summary
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +71,16 @@ class Stage:
     num_cpus: float = field(default=1.0)  # of one worker; download waits more than it computes
 
 
+class Step(NamedTuple):
+    """One run of a stage: its config, the folders that it reads and the one that it writes, relative to the root."""
+
+    stage: Stage
+    config: Any
+    sources: Sequence[str]
+    target: str
+    sides: Mapping[str, str] = {}
+
+
 def plan_map(config: object, manifests: Sequence[Manifest]) -> list[Task]:
     """One task for each part of the first source; the other sources have a part of the same name."""
     return [
@@ -82,4 +95,37 @@ def plan_group(config: object, manifests: Sequence[Manifest]) -> list[Task]:
     return [
         Task(part=f"bucket-{bucket:05d}", inputs=(Input(source=0, part=None, row_group=bucket),))
         for bucket in range(manifest.num_buckets)
+    ]
+
+
+def plan_runs(config: object, manifests: Sequence[Manifest]) -> list[Task]:
+    """One task for each run of parts of the source that have RUN_ROWS rows together, named after the run's first part."""
+    runs: list[list[str]] = []
+    rows = RUN_ROWS
+    for part in manifests[0].parts:
+        if rows >= RUN_ROWS:
+            runs.append([])
+            rows = 0
+        runs[-1].append(part.name)
+        rows += part.rows_out
+    return [Task(part=run[0], inputs=tuple(Input(source=0, part=name) for name in run)) for run in runs]
+
+
+def plan_join(config: object, manifests: Sequence[Manifest]) -> list[Task]:
+    """One task for each bucket. A source that is cut gives one row group of every part; one that is not has a part a bucket."""
+    num_buckets = max(manifest.num_buckets for manifest in manifests)
+    for manifest in manifests:
+        if manifest.num_buckets not in (0, num_buckets) or (not manifest.num_buckets and len(manifest.parts) != num_buckets):
+            raise ValueError(f"stage: {manifest.stage} is not cut into the {num_buckets} buckets of the others")
+    return [
+        Task(
+            part=f"bucket-{bucket:05d}",
+            inputs=tuple(
+                Input(source=number, part=None, row_group=bucket)
+                if manifest.num_buckets
+                else Input(source=number, part=f"bucket-{bucket:05d}")
+                for number, manifest in enumerate(manifests)
+            ),
+        )
+        for bucket in range(num_buckets)
     ]

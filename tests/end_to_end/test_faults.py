@@ -24,16 +24,21 @@ STAGES = [
     (crawl, "STAGE"),
     (match, "STAGE"),
     (balance, "COUNT"),
+    (balance, "WINDOWS"),
+    (balance, "DRAWS"),
+    (balance, "LIMITS"),
     (balance, "STAGE"),
+    (balance, "PER_QUERY"),
     (download, "STAGE"),
     (dedupe, "BANDS"),
     (dedupe, "EDGES"),
     (dedupe, "STAGE"),
-    (balance, "TRIM_COUNT"),
     (shard, "STAGE"),
 ]
-FOLDERS = ("1_candidates", "2_matched", "3_balanced/_counts", "3_balanced", "4_images", "5_unique/_bands", "5_unique/_edges")
-FOLDERS += ("5_unique", "5_unique/_counts", "6_shards")
+LIMITS = ("_counts", "_windows", "_draws", "_limits")
+FOLDERS = ("1_candidates", "2_matched", *(f"3_balanced/{name}" for name in LIMITS), "3_balanced", "4_images")
+FOLDERS += ("5_unique/_bands", "5_unique/_edges", "5_unique", *(f"5_unique/{name}" for name in LIMITS), "6_shards")
+FOLDERS += ("3_balanced/_per_query", "6_shards/_per_query")
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from pipeline import balance, dedupe, hashing, images, match, schema, shard
+from pipeline import balance, dedupe, draws, hashing, images, match, schema, shard
 from pipeline.config import BalanceConfig, DedupeConfig, MatchConfig, RunConfig, ShardConfig, TrimConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset, Manifest
 from pipeline.parts import Job, write_part
-from pipeline.runner import fingerprint, finish, in_process, run, write_dataset
-from pipeline.stage import Stage, Task
+from pipeline.runner import fingerprint, finish, in_process, run_steps, write_dataset
+from pipeline.stage import Stage, Step, Task
 from pipeline.storage import join
 
 COLORS = ("red", "green", "blue", "orange", "purple", "black")
@@ -146,24 +146,25 @@ def build(root: str) -> dict[str, Manifest]:
     halves = {"web-0": candidates(found[::2]), "web-1": candidates(found[1::2])}
     made["1_candidates"] = commit(root, "1_candidates", plain("crawl", schema.CANDIDATES), None, halves)
     common: dict[str, Any] = {"settings": SETTINGS, "events": Events(root, "test"), "execute": in_process}
-    config = BalanceConfig(max_per_query=12, oversample=1.25)
+    config = BalanceConfig(max_per_query=12, oversample=1.25, num_query_buckets=3)
     trim = TrimConfig(shard=ShardConfig(pairs_per_shard=20, parts_per_group=2), balance=config)
-    steps: list[tuple[Stage, Any, list[str], str, dict[str, str]]] = [
-        (match.STAGE, MatchConfig(num_buckets=3), ["1_candidates"], "2_matched", {"queries": "queries"}),
-        (balance.COUNT, config, ["2_matched"], "3_balanced/_counts", {}),
-        (balance.STAGE, config, ["2_matched"], "3_balanced", {"counts": "3_balanced/_counts"}),
-        (dedupe.BANDS, DedupeConfig(num_buckets=2), ["4_images"], "5_unique/_bands", {}),
-        (dedupe.EDGES, DedupeConfig(num_buckets=2), ["5_unique/_bands"], "5_unique/_edges", {}),
-        (dedupe.STAGE, DedupeConfig(num_buckets=2), ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
-        (balance.TRIM_COUNT, trim, ["5_unique"], "5_unique/_counts", {}),
-        (shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"counts": "5_unique/_counts"}),
+    limits, trim_limits, duplicates = "3_balanced/_limits", "5_unique/_limits", DedupeConfig(num_buckets=2)
+    balanced = [
+        Step(match.STAGE, MatchConfig(num_buckets=3), ["1_candidates"], "2_matched", {"queries": "queries"}),
+        *balance.limit_steps(config, "2_matched", "3_balanced"),
+        Step(balance.STAGE, config, ["2_matched"], "3_balanced", {"limits": limits}),
+        *balance.per_query_steps(config, "3_balanced", limits, "3_balanced", "balance"),
     ]
-    for stage, settings, sources, target, sides in steps:
-        if stage is dedupe.BANDS:
-            balanced = Dataset(join(root, "3_balanced"))
-            fetched = {name: with_images(balanced.read_part(name)) for name in balanced.parts}
-            made["4_images"] = commit(root, "4_images", plain("download", schema.IMAGES, tar=True), None, fetched)
-        folders = {name: join(root, folder) for name, folder in sides.items()}
-        reads = [join(root, name) for name in sources]
-        made[target] = run(stage, settings, sources=reads, target=join(root, target), sides=folders, **common)
-    return made
+    sharded = [
+        Step(dedupe.BANDS, duplicates, ["4_images"], "5_unique/_bands"),
+        Step(dedupe.EDGES, duplicates, ["5_unique/_bands"], "5_unique/_edges"),
+        Step(dedupe.STAGE, duplicates, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
+        *balance.limit_steps(draws.trimming(config), "5_unique", "5_unique", earlier=limits),
+        Step(shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"limits": trim_limits}),
+        *balance.per_query_steps(draws.trimming(config), "6_shards", trim_limits, "6_shards", "shard"),
+    ]
+    made |= run_steps(balanced, root, **common)
+    pairs = Dataset(join(root, "3_balanced"))
+    fetched = {name: with_images(pairs.read_part(name)) for name in pairs.parts}
+    made["4_images"] = commit(root, "4_images", plain("download", schema.IMAGES, tar=True), None, fetched)
+    return made | run_steps(sharded, root, **common)

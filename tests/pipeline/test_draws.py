@@ -1,6 +1,5 @@
-"""Counts, limits and who stays: laws over seeded random pools, and brute force."""
+"""Counts, windows, limits and who stays: laws over seeded random pools, and plain loops."""
 
-import random
 from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
@@ -9,145 +8,173 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import draws, hashing
+from pipeline import draws, schema
 from pipeline.config import BalanceConfig
 from pipeline.draws import Limits
+from pipeline.errors import InputError
+from tests.pipeline.pool import Pool, definition, draw_of, kept_of, limits_of, pool_of, random_pool
 
 Mode = Literal["cap", "soft"]
 MODES: list[Mode] = ["cap", "soft"]
 
 
-def pool(seed: int, num_pairs: int = 400, num_queries: int = 30) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
-    """Pairs with a head and a tail of queries; some have none."""
-    chance = random.Random(seed)
-    weights = [1 / (1 + query) ** 1.5 for query in range(num_queries)]
-    ids = [sorted(set(chance.choices(range(num_queries), weights, k=chance.randrange(5)))) for _ in range(num_pairs)]
-    pair_ids = [hashing.pair_id(f"http://a.test/{seed}/{number}", "text") for number in range(num_pairs)]
-    return pa.chunked_array([pair_ids], pa.string()), pa.chunked_array([ids], pa.list_(pa.uint32()))
-
-
-def chosen(pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray, config: BalanceConfig) -> set[str]:
-    limits = Limits.of(draws.count(pair_ids, query_ids, config), config)
-    return set(np.asarray(pair_ids.to_pylist())[limits.keep(pair_ids, query_ids)].tolist())
-
-
-def brute_force(pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray, config: BalanceConfig) -> set[str]:
-    """The definition, one query after the other."""
-    pairs_of: dict[int, list[tuple[int, str]]] = {}
-    for pair_id, ids in zip(pair_ids.to_pylist(), query_ids.to_pylist(), strict=True):
-        for query in ids:
-            draw = hashing.draw(config.seed, hashing.pair_hash([pair_id]), np.array([query]))[0]
-            pairs_of.setdefault(query, []).append((int(draw), pair_id))
-    kept: set[str] = set()
-    for pairs in pairs_of.values():
-        wanted = config.max_per_query * config.oversample
-        if config.mode == "cap":
-            kept |= {pair_id for _, pair_id in sorted(pairs)[: round(wanted)]}
-        else:
-            kept |= {pair_id for draw, pair_id in pairs if draw / 2**64 < min(1.0, wanted / len(pairs))}
-    return kept
+def chosen(pool: Pool, config: BalanceConfig, earlier: Limits | None = None) -> set[str]:
+    return set(np.asarray(pool.names())[kept_of(pool, config, earlier)].tolist())
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(12))
 def test_who_stays_is_what_the_definition_says(mode: Mode, seed: int) -> None:
-    config = BalanceConfig(mode=mode, max_per_query=7, oversample=1.5, seed=seed)
-    pair_ids, query_ids = pool(seed)
-    kept = chosen(pair_ids, query_ids, config)
-    assert kept == brute_force(pair_ids, query_ids, config)
-    assert 0 < len(kept) < len(pair_ids)
+    config = BalanceConfig(mode=mode, max_per_query=[1, 7, 30][seed % 3], oversample=1.5, seed=seed)
+    pool = random_pool(seed)
+    kept = chosen(pool, config)
+    assert kept == definition(pool, config)
+    assert 0 < len(kept) < len(pool)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_query_with_no_more_than_the_limit_keeps_all_its_pairs(mode: Mode) -> None:
     config = BalanceConfig(mode=mode, max_per_query=9, oversample=1.0)
-    pair_ids, query_ids = pool(1)
-    counts = draws.count(pair_ids, query_ids, config)
-    tail = {row["query_id"] for row in counts.to_pylist() if row["count"] <= 9}
-    in_tail = {
-        pair_id for pair_id, ids in zip(pair_ids.to_pylist(), query_ids.to_pylist(), strict=True) if tail.intersection(ids)
-    }
-    assert tail
-    assert len(tail) < counts.num_rows
-    assert in_tail <= chosen(pair_ids, query_ids, config)
+    pool = random_pool(1)
+    tail = {query for query, count in enumerate(pool.counts(30).tolist()) if 0 < count <= 9}
+    in_tail = {pair_id for pair_id, ids in pool.matches().items() if tail.intersection(ids)}
+    assert 0 < len(tail) < np.count_nonzero(pool.counts(30))
+    assert in_tail <= chosen(pool, config)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cap_keeps_no_pair_that_is_not_among_the_smallest_of_some_query(seed: int) -> None:
+    config = BalanceConfig(max_per_query=6, oversample=1.0, seed=seed)
+    pool = random_pool(seed)
+    largest = limits_of(pool, config).largest
+    kept, passing = chosen(pool, config), np.zeros(30, int)
+    for pair_id, ids in pool.matches().items():
+        passes = [query for query in ids if draw_of(seed, pair_id, query) <= largest[query]]
+        assert bool(passes) == (pair_id in kept)
+        passing[passes] += 1
+    assert passing.tolist() == np.minimum(pool.counts(30), 6).tolist()
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_what_stays_at_a_limit_stays_at_a_larger_one(mode: Mode) -> None:
-    pair_ids, query_ids = pool(2)
-    sets = [chosen(pair_ids, query_ids, BalanceConfig(mode=mode, max_per_query=limit)) for limit in (1, 2, 5, 20, 1000)]
+    pool = random_pool(2)
+    sets = [chosen(pool, BalanceConfig(mode=mode, max_per_query=limit)) for limit in (1, 2, 5, 20, 1000)]
     assert all(smaller <= larger for smaller, larger in pairwise(sets))
     assert len({len(kept) for kept in sets}) == 5
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("seed", range(5))
-def test_counts_of_the_whole_are_the_merged_counts_of_any_cut_in_any_order(mode: Mode, seed: int) -> None:
+def test_any_cut_in_any_order_gives_the_same_limits(mode: Mode, seed: int) -> None:
     config = BalanceConfig(mode=mode, max_per_query=6)
-    pair_ids, query_ids = pool(seed)
-    rows = np.random.default_rng(seed).permutation(len(pair_ids))
-    cuts = [pa.array(piece) for piece in np.split(rows, [3, 3, 150])]
-    parts = [draws.count(pair_ids.take(cut), query_ids.take(cut), config) for cut in cuts]
-    whole = draws.count(pair_ids, query_ids, config)
-    assert draws.merge(parts, config).equals(whole)
-    assert draws.merge([draws.merge(parts[2:], config), *parts[:2]], config).equals(whole)
-    shuffled = pa.array(rows)
-    assert chosen(pair_ids.take(shuffled), query_ids.take(shuffled), config) == chosen(pair_ids, query_ids, config)
+    pool = random_pool(seed)
+    rows = np.random.default_rng(seed).permutation(len(pool))
+    parts = [pool.take(cut) for cut in np.split(rows, [3, 3, 150])]
+    whole, cut = limits_of(pool, config), limits_of(pool, config, parts=parts)
+    assert whole.largest.tolist() == cut.largest.tolist()
+    assert whole.counts.tolist() == cut.counts.tolist() == pool.counts(len(whole.counts)).tolist()
+    assert chosen(pool.take(rows), config) == chosen(pool, config)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("seed", range(6))
+def test_trimming_keeps_what_balancing_last_would_have_kept(mode: Mode, seed: int) -> None:
+    """Balance with a surplus, lose a third, trim: for a query with enough survivors the limit is that of the whole pool
+    without the lost third; in soft mode but for the chance in how many of its draws were lost."""
+    config = BalanceConfig(mode=mode, max_per_query=100, oversample=2.0, seed=seed)
+    pool = random_pool(seed, 8000)
+    stays = np.random.default_rng(seed).random(len(pool)) < 0.66
+    earlier = limits_of(pool, config)
+    survivors = pool.take(kept_of(pool, config) & stays)
+    trim = limits_of(survivors, draws.trimming(config), earlier)
+    last = limits_of(pool.take(stays), draws.trimming(config))
+    inner = draws.count(survivors.pair_ids, survivors.query_ids, config, earlier)["inner"].to_numpy()
+    enough = np.flatnonzero((inner >= 100) & (pool.counts(30)[: len(inner)] > 200))
+    assert len(enough) >= 8
+    ratio = trim.largest[enough] / last.largest[enough]
+    if mode == "cap":
+        assert ratio.tolist() == [1.0] * len(enough)
+    else:
+        assert np.abs(ratio - 1).max() < 5 / np.sqrt(130)  # of the 200 draws that passed, 132 are left, more or less
+    trimmed = chosen(survivors, draws.trimming(config), earlier)
+    assert len(trimmed) < len(survivors)
+    matches = survivors.matches()
+    for query in enough.tolist():
+        edge = int(trim.largest[query])
+        passing = [pair_id for pair_id, ids in matches.items() if query in ids and draw_of(seed, pair_id, query) <= edge]
+        assert set(passing) <= trimmed
+        assert abs(len(passing) - 100) <= (0 if mode == "cap" else 5 * np.sqrt(100))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_trimming_in_cap_mode_is_one_balance_of_the_survivors(seed: int) -> None:
+    config = BalanceConfig(max_per_query=5, oversample=2.0, seed=seed)
+    pool = random_pool(seed, 600)
+    survivors = pool.take(kept_of(pool, config) & (np.arange(len(pool)) % 3 > 0))
+    trimming = draws.trimming(config)
+    trimmed = chosen(survivors, trimming, limits_of(pool, config))
+    assert trimmed == definition(survivors, trimming)
+    assert 0 < len(trimmed) < len(survivors)
 
 
 def test_soft_keeps_at_least_the_smaller_of_count_and_limit_in_expectation() -> None:
-    pair_ids, query_ids = pool(3, num_pairs=3000)
-    before = np.bincount(query_ids.combine_chunks().flatten().to_numpy(), minlength=30)
-    after = np.zeros(30)
-    seeds = range(40)
+    pool = random_pool(3, num_pairs=3000)
+    before, after, seeds = pool.counts(30), np.zeros(30), range(40)
     for seed in seeds:
         config = BalanceConfig(mode="soft", max_per_query=50, oversample=1.0, seed=seed)
-        keep = Limits.of(draws.count(pair_ids, query_ids, config), config).keep(pair_ids, query_ids)
-        after += np.bincount(query_ids.filter(pa.array(keep)).combine_chunks().flatten().to_numpy(), minlength=30)
+        after += pool.take(kept_of(pool, config)).counts(30)
     floor = np.minimum(before, 50)
     assert (after / len(seeds) >= floor - 4 * np.sqrt(floor / len(seeds)) - 1e-9).all()
-    alone = chosen(pair_ids, pa.chunked_array([[[0]] * len(pair_ids)], query_ids.type), replace(config, max_per_query=500))
-    assert abs(len(alone) - 500) < 5 * np.sqrt(500)  # one query only: the floor is also the expectation
+    alone = pool_of([[0]] * len(pool))
+    kept = chosen(alone, BalanceConfig(mode="soft", max_per_query=500, oversample=1.0))
+    assert abs(len(kept) - 500) < 5 * np.sqrt(500)  # one query only: the floor is also the expectation
 
 
 def test_cap_keeps_exactly_the_limit_of_a_query_that_stands_alone() -> None:
-    pair_ids, query_ids = pool(4)
-    one = pa.chunked_array([[[5]] * len(pair_ids)], query_ids.type)
-    assert len(chosen(pair_ids, one, BalanceConfig(max_per_query=10, oversample=1.25))) == 12  # round(12.5), half to even
-    assert len(chosen(pair_ids, one, BalanceConfig(max_per_query=400, oversample=1.0))) == 400
+    alone = pool_of([[5]] * 400)
+    assert len(chosen(alone, BalanceConfig(max_per_query=10, oversample=1.25))) == 12  # round(12.5), half to even
+    assert len(chosen(alone, BalanceConfig(max_per_query=400, oversample=1.0))) == 400
+    assert len(chosen(alone, BalanceConfig(max_per_query=399, oversample=1.0))) == 399
 
 
-def test_counts_do_not_grow_with_the_pairs_of_a_query() -> None:
-    pair_ids, query_ids = pool(5)
-    counts = draws.count(pair_ids, query_ids, BalanceConfig(max_per_query=4, oversample=1.0))
-    assert max(len(smallest) for smallest in counts["smallest"].to_pylist()) == 4
-    soft = draws.count(pair_ids, query_ids, BalanceConfig(mode="soft", max_per_query=4))
-    assert not soft["smallest"].combine_chunks().flatten().to_pylist()
+@pytest.mark.parametrize("limit", [100, 1000, 10_000])
+def test_a_window_holds_few_draws_and_always_the_limit(limit: int) -> None:
+    config = BalanceConfig(max_per_query=limit, oversample=1.0)
+    pool = pool_of([[0]] * 60_000, f"window {limit}")
+    counts = draws.count(pool.pair_ids, pool.query_ids, config)
+    windows = draws.windows(counts, config)
+    found = draws.inside(pool.pair_ids, pool.query_ids, config, windows)
+    (row,) = found.to_pylist()
+    assert row["below"] < limit <= row["below"] + len(row["draws"])
+    assert len(row["draws"]) < 16 * np.sqrt(limit) + 64 + 5 * np.sqrt(16 * np.sqrt(limit) + 64)
+    assert row["draws"] == sorted(row["draws"])
+    windows = draws.windows(counts, replace(config, max_per_query=60_000))
+    found = draws.inside(pool.pair_ids, pool.query_ids, config, windows)
+    assert found.num_rows == 0  # nothing to find out
 
 
-def test_trimming_the_survivors_keeps_what_one_balance_of_them_would_keep() -> None:
-    config = BalanceConfig(max_per_query=5, oversample=2.0)
-    pair_ids, query_ids = pool(6)
-    survivors = Limits.of(draws.count(pair_ids, query_ids, config), config).keep(pair_ids, query_ids)
-    survivors &= np.arange(len(pair_ids)) % 3 > 0  # what the download lost
-    mask = pa.array(survivors)
-    trimmed = chosen(pair_ids.filter(mask), query_ids.filter(mask), draws.trimming(config))
-    assert trimmed == brute_force(pair_ids.filter(mask), query_ids.filter(mask), replace(config, oversample=1.0))
+def test_draws_that_someone_chose_are_refused_and_never_give_a_wrong_limit() -> None:
+    config = BalanceConfig(max_per_query=20, oversample=1.0, seed=3)
+    pool = pool_of([[0]] * 4000)
+    large = np.array([draw_of(3, pair_id, 0) > 2**63 for pair_id in pool.names()])
+    with pytest.raises(InputError, match=r"draws of query 0 are not uniform.* seed 3; give another --balance.seed"):
+        limits_of(pool.take(large), config)
+    assert len(chosen(pool.take(large), replace(config, seed=4))) == 20
 
 
 def test_counts_of_other_pairs_are_refused() -> None:
-    config = BalanceConfig()
-    pair_ids, query_ids = pool(7)
-    few = query_ids.take(pa.array([0, 1]))
-    limits = Limits.of(draws.count(pair_ids.take(pa.array([0, 1])), few, config), config)
+    pool = random_pool(7)
+    limits = limits_of(pool.take(np.arange(2)), BalanceConfig())
     with pytest.raises(ValueError, match="has no count: the counts are of other pairs"):
-        limits.keep(pair_ids, query_ids)
+        limits.keep(pool.pair_ids, pool.query_ids)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_no_pairs_at_all_are_no_trouble(mode: Mode) -> None:
     config = BalanceConfig(mode=mode)
-    pair_ids, query_ids = (column.slice(0, 0) for column in pool(0))
-    counts = draws.merge([draws.count(pair_ids, query_ids, config)], config)
-    assert counts.num_rows == 0
-    assert Limits.of(counts, config).keep(pair_ids, query_ids).tolist() == []
+    pool = random_pool(0).take(np.arange(0))
+    limits = limits_of(pool, config)
+    assert limits.keep(pool.pair_ids, pool.query_ids).tolist() == []
+    assert limits_of(pool, config, limits).largest.tolist() == []
+    empty = pa.concat_tables([schema.COUNTS.empty_table()])
+    assert draws.merge(empty).num_rows == 0

@@ -94,11 +94,24 @@ def test_queries_are_counted_as_by_hand(root: str, facts: report.Facts) -> None:
     assert queries is not None
     assert (queries.num_queries, queries.num_matched) == (len(names), len(before))
     assert queries.num_head == sum(number > 12 for number in before.values())
+    assert queries.table["matched"].to_list() == [before[i] for i in range(len(names))]
+    assert queries.table["kept"].to_list() == [after[i] for i in range(len(names))]
+    for folder, column in (("3_balanced", "balanced"), ("5_unique", "unique")):
+        found = count(folder)
+        assert queries.table[column].to_list() == [found[i] for i in range(len(names))]
     assert queries.before.tolist() == sorted((before[i] for i in range(len(names))), reverse=True)
     assert queries.after.tolist() == sorted((after[i] for i in range(len(names))), reverse=True)
-    assert [(name, x, y) for name, _, x, y in queries.top] == sorted(
+    assert [(row["query"], row["matched"], row["kept"]) for row in queries.top] == sorted(
         ((names[i], before[i], after[i]) for i in before), key=lambda row: (-row[1], names.index(row[0]))
     )
+
+
+def test_the_per_query_table_is_written_as_parquet(root: str, facts: report.Facts) -> None:
+    assert facts.queries is not None
+    table = pl.read_parquet(io.BytesIO(facts.queries.to_parquet()))
+    assert table.equals(facts.queries.table)
+    assert table["query_id"].to_list() == list(range(len(table)))
+    assert table.columns[:4] == ["query_id", "query", "source", "score"]
 
 
 def test_the_same_root_gives_the_same_facts(root: str, facts: report.Facts) -> None:

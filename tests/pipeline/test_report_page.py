@@ -133,7 +133,7 @@ def test_a_root_without_anything_is_a_mistake_and_no_page(tmp_path: Path) -> Non
 
 def test_a_plot_is_xml_in_the_pages_colours_and_a_function_of_its_data() -> None:
     lines = [Line(name="a<b", x=[1, 10, 100], y=[5, 4, 1]), Line(name="c", x=[1, 10, 100], y=[3, 3, 1])]
-    first, second = (plot(lines, x_label="rank", logarithmic=True, level={"limit": 2.0}) for _ in range(2))
+    first, second = (plot(lines, x_label="rank", logarithmic="xy", level={"limit": 2.0}) for _ in range(2))
     assert first == second
     texts = [node.text for node in ElementTree.fromstring(first).iter() if node.tag.endswith("text")]
     assert {"a<b", "c", "limit", "rank", "1", "10", "100"} <= set(texts)

@@ -20,9 +20,11 @@ from pipeline.config import RunConfig as Settings
 from pipeline.dedupe import STAGE as DEDUPE
 from pipeline.events import Events
 from pipeline.manifest import Dataset, Manifest, Part
-from pipeline.runner import in_process, on_ray, run, write_dataset
+from pipeline.runner import in_process, on_ray, run_steps, write_dataset
+from pipeline.stage import Step
 from pipeline.storage import join
 from tests.pipeline import images_dataset
+from tests.pipeline.pool import Pool, limits_of
 
 CONFIG = TrimConfig(
     shard=ShardConfig(pairs_per_shard=25, parts_per_group=2, seed=3), balance=BalanceConfig(max_per_query=12, oversample=1.5)
@@ -52,7 +54,7 @@ def images(num_pairs: int, seed: int = 0) -> pa.Table:
 def labelled(table: pa.Table, num_shards: int = 5, config: TrimConfig = CONFIG) -> pa.Table:
     """The rows of one group, dealt."""
     balancing = draws.trimming(config.balance)
-    limits = draws.Limits.of(draws.count(table["pair_id"], table["query_ids"], balancing), balancing)
+    limits = limits_of(Pool(table["pair_id"], table["query_ids"]), balancing)
     outputs = [f"{number:05d}" for number in range(7, 7 + num_shards)]
     return shard.shard(table.select(["pair_id", "query_ids"]), table, outputs, limits, config)
 
@@ -64,23 +66,11 @@ def build(root: str, table: pa.Table, num_parts: int, *, ray: bool = False) -> D
     none = {"none": schema.EDGES.empty_table()}
     write_dataset(join(root, "edges"), stage="dedupe_edges", version=1, config=None, parts=none)
     steps = [
-        (DEDUPE, DedupeConfig(), ["4_images"], "5_unique", {"edges": join(root, "edges")}),
-        (balance.TRIM_COUNT, CONFIG, ["5_unique"], "5_unique/_counts", {}),
-        (shard.STAGE, CONFIG, ["5_unique", "4_images"], "6_shards", {"counts": join(root, "5_unique/_counts")}),
+        Step(DEDUPE, DedupeConfig(), ["4_images"], "5_unique", {"edges": "edges"}),
+        *balance.limit_steps(draws.trimming(CONFIG.balance), "5_unique", "5_unique"),
+        Step(shard.STAGE, CONFIG, ["5_unique", "4_images"], "6_shards", {"limits": "5_unique/_limits"}),
     ]
-    for stage, config, sources, target, sides in steps:
-        folders = [join(root, source) for source in sources]
-        execute = on_ray if ray else in_process
-        run(
-            stage,
-            config,
-            sources=folders,
-            target=join(root, target),
-            sides=sides,
-            settings=settings,
-            events=events,
-            execute=execute,
-        )
+    run_steps(steps, root, settings=settings, events=events, execute=on_ray if ray else in_process)
     return Dataset(join(root, "6_shards"))
 
 
@@ -93,7 +83,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def kept_ids(table: pa.Table) -> list[str]:
     """The pairs that balancing's own function keeps."""
     balancing = draws.trimming(CONFIG.balance)
-    limits = draws.Limits.of(draws.count(table["pair_id"], table["query_ids"], balancing), balancing)
+    limits = limits_of(Pool(table["pair_id"], table["query_ids"]), balancing)
     return table.filter(pa.array(limits.keep(table["pair_id"], table["query_ids"])))["pair_id"].to_pylist()
 
 
@@ -165,7 +155,7 @@ def test_the_plan_takes_every_part_once_and_numbers_shards_on():
 def test_a_pair_without_a_picture_is_refused():
     table = images(20)
     balancing = draws.trimming(CONFIG.balance)
-    limits = draws.Limits.of(draws.count(table["pair_id"], table["query_ids"], balancing), balancing)
+    limits = limits_of(Pool(table["pair_id"], table["query_ids"]), balancing)
     with pytest.raises(ValueError, match="expected one picture for each of 20 pairs, found 19"):
         shard.shard(table.select(["pair_id", "query_ids"]), table.slice(1), ["00000"], limits, CONFIG)
 
