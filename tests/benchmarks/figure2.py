@@ -3,9 +3,9 @@
     python -m tests.benchmarks.figure2 --root out/mini      # after `make mini`; about an hour on one core
 
 Trains each objective with each seed by the job's own loop: one image tower, batch, data order, optimiser and budget, only
-`model.objective` differs. At some points of each training the checkpoint classifies every second test picture; a model that
-predicts texts is scored by each rule of evaluate/likelihood. Writes root/figure2/OBJECTIVE-SEED/points.json, prints a table
-and draws the plot. Runs that are there are not run again; the plot shows those that are asked for.
+`model.objective` differs. At some points of each training the checkpoint classifies test pictures, four of each class; a
+model that predicts texts is scored by each rule of evaluate/likelihood. Writes root/figure2/OBJECTIVE-SEED/points.json,
+prints a table and draws the plot. Runs that are there are not run again; the plot shows those that are asked for.
 
 compare  with the paper only the order of the arms: its x axis goes to 400 million pictures and here each picture is seen
          some ten times; settings are those that were found for `contrastive` with a longer run, none is tuned for another arm
@@ -33,7 +33,7 @@ from model.tokenizer import Tokenizer
 from model.train import train
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training, where accuracy is measured
-EVERY = 2  # of the test pictures one is scored: the language model reads 840 prompts for each
+EVERY = 3  # of the test pictures (a round of all classes) one is scored: the language model reads 840 prompts for each
 RULES: tuple[Likelihood, ...] = get_args(Likelihood)
 BATCH = 75
 STYLES = {
@@ -95,7 +95,8 @@ def measure(config: TrainConfig, shards: Path, eval_set: EvalSet) -> Points:
     if not (root / "6_shards").exists():
         (root / "6_shards").symlink_to(shards.resolve())
     run, path = runs.run_name(config), root / "points.json"
-    if path.exists() and (known := json.loads(path.read_text()))["run"] == run:
+    identity = {"run": run, "set": eval_set.hash, "every": EVERY, "shares": list(SHARES)}
+    if path.exists() and (known := json.loads(path.read_text()))["identity"] == identity:
         return known["points"]
     start = time.process_time()
     if runs.finished(config, run) is None:
@@ -114,7 +115,7 @@ def measure(config: TrainConfig, shards: Path, eval_set: EvalSet) -> Points:
             f"{root.name:<28}{points[-1]['images']:>9,} images  " + "  ".join(f"{k} {v:.1%}" for k, v in found.items()),
             flush=True,
         )
-    path.write_text(json.dumps({"run": run, "cpu_seconds": round(time.process_time() - start), "points": points}))
+    path.write_text(json.dumps({"identity": identity, "cpu_seconds": round(time.process_time() - start), "points": points}))
     return points
 
 
