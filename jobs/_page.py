@@ -115,6 +115,7 @@ def curve_plots(training: model_report.Training) -> list[tuple[str, Markup]]:
     return [
         (title, plot([lines[name]], x_label="step", from_zero=name in ("lr", "pairs_per_second")))
         for name, title in CURVES.items()
+        if name in lines
     ]
 
 

@@ -4,6 +4,8 @@
     ray job submit --working-dir . -- python jobs/evaluate.py wit --root s3://bucket/wit --eval-set s3://bucket/sets/food101
 
 Reads root/model and a set in CLIP_benchmark's webdataset layout; writes root/evaluation/NAME.json and NAME.parquet.
+Two towers rank the classes by cosines; a model that predicts texts (objective caption or bag_of_words) ranks them by how
+likely their prompts are, see --likelihood.
 The last line is `top1=0.NN top5=0.NN classes=N chance=0.NNN`. A result that is there already is printed, not made again.
 """
 
@@ -20,19 +22,20 @@ def evaluate(config: EvaluateConfig, eval_set: EvalSet, wanted: dict[str, Any]) 
     """Score the set and write the result. Imports torch, which a finished evaluation does without."""
     import torch
 
-    from model.checkpoint import load_model
+    from model.checkpoint import load_any
     from model.evaluate import metrics, zero_shot
+    from model.objectives import scalars
 
     with told(ValueError):
-        model, tokenizer, model_config = load_model(files.join(config.root, "model"))
+        model, tokenizer, model_config = load_any(files.join(config.root, "model"))
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     with told(datasets.BadSet):
         found = zero_shot.predict(
             model, tokenizer, eval_set, resolution=model_config.vision.image_resolution, batch_size=config.batch_size,
-            num_examples=config.num_examples,
+            num_examples=config.num_examples, rule=config.likelihood,
         )  # fmt: skip
     scores = metrics.accuracy(found.labels, found.ranked, len(eval_set.classnames))
-    summary = results.summarise(eval_set, scores, wanted, float(model.logit_scale.detach().exp()))
+    summary = results.summarise(eval_set, scores, wanted, scalars(model).get("logit_scale"), model_config.objective)
     return results.write(config, eval_set, summary, results.rows(found))
 
 

@@ -2,6 +2,7 @@
 
     python jobs/train.py mini --root out/mini                                              # two workers, minutes
     ray job submit --working-dir . -- python jobs/train.py vit_b_32 --root s3://bucket/wit --num-workers 256 --data.num-lanes 256
+    python jobs/train.py mini --root out/mini --model.objective caption                    # or bag_of_words, sigmoid, ...
     torchrun --nproc-per-node 8 jobs/train.py vit_b_32 --root out/wit                      # one machine, without Ray
 
 Reads root/6_shards; writes root/model, root/train/events.jsonl and root/train/checkpoints. A worker that dies is replaced;

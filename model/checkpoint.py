@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from model import files
+from model import files, objectives
 from model.clip import CLIP
 from model.config import ClipConfig
 from model.tokenizer import Tokenizer
@@ -86,7 +86,9 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], name: st
     model.load_state_dict(dict(tensors))
 
 
-def save_model(folder: str, model: CLIP, tokenizer: Tokenizer, config: ClipConfig, facts: Mapping[str, Any]) -> None:
+def save_model(
+    folder: str, model: objectives.Model, tokenizer: Tokenizer, config: ClipConfig, facts: Mapping[str, Any]
+) -> None:  # fmt: skip
     """Write a finished model."""
     contents = {
         "config.json": config.to_json().encode(),
@@ -97,7 +99,21 @@ def save_model(folder: str, model: CLIP, tokenizer: Tokenizer, config: ClipConfi
 
 
 def load_model(folder: str) -> tuple[CLIP, Tokenizer, ClipConfig]:
-    """A finished model on the CPU, ready to encode; every file is checked by its hash.
+    """A finished model of two towers on the CPU, ready to encode; every file is checked by its hash.
+
+    Raises ValueError as `load_any`, and where the model predicts texts and has no features of them.
+    """
+    model, tokenizer, config = load_any(folder)
+    if not isinstance(model, CLIP):
+        raise ValueError(
+            f"{folder}: expected a model with an image tower and a text tower, found one of the objective {config.objective}, "
+            "which has no features of texts; it can be evaluated by zero-shot classification (jobs/evaluate.py)"
+        )
+    return model, tokenizer, config
+
+
+def load_any(folder: str) -> tuple[objectives.Model, Tokenizer, ClipConfig]:
+    """A finished model of any objective on the CPU, ready to use; every file is checked by its hash.
 
     Raises ValueError where there is no finished model or where it is damaged.
     """
@@ -109,7 +125,7 @@ def load_model(folder: str) -> tuple[CLIP, Tokenizer, ClipConfig]:
     if absent:
         raise ValueError(f"{folder}: expected a model, found no {', '.join(sorted(absent))}")
     config = ClipConfig.from_json(contents["config.json"].decode())
-    model = CLIP(config)
+    model = objectives.build(config)
     load_weights(model, unpack(contents["model.safetensors"], "model.safetensors"), f"{folder}/model.safetensors")
     return model.eval(), Tokenizer.from_bytes(contents["tokenizer.json"]), config
 

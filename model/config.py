@@ -8,12 +8,14 @@ out (where files lie, how often a line is printed) and is no part of a run's nam
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of OpenAI's release, RGB, of pixels in [0, 1]
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_LOGIT_SCALE = math.log(100.0)  # CLIP section 2.5
 RESNET_EXPANSION = 4  # channels that leave a bottleneck over channels inside it
+
+Objective = Literal["contrastive", "sigmoid", "contrastive_bag_of_words", "bag_of_words", "caption"]  # see model.objectives
 
 
 def free(default: Any) -> Any:
@@ -105,8 +107,9 @@ class TextConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipConfig:
-    """Two towers and the width of the space that they share."""
+    """Two towers and the width of the space that they share; what they are trained for decides what else there is."""
 
+    objective: Objective = "contrastive"
     embed_dim: int = 512
     vision: VitConfig | ResNetConfig = field(default_factory=VitConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -114,19 +117,26 @@ class ClipConfig:
     def to_json(self) -> str:
         """The content of a model folder's config.json."""
         vision = {"kind": "vit" if isinstance(self.vision, VitConfig) else "resnet", **asdict(self.vision)}
-        values = {"format": 1, "embed_dim": self.embed_dim, "vision": vision, "text": asdict(self.text)}
+        towers = {"embed_dim": self.embed_dim, "vision": vision, "text": asdict(self.text)}
+        values = {"format": 1, "objective": self.objective, **towers}
         return json.dumps({**values, "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> "ClipConfig":
-        """The configuration in a config.json. Raises ValueError where it is not one of ours."""
+        """The configuration in a config.json; contrastive where none is named. ValueError where it is not one of ours."""
         try:
             values = json.loads(text)
             vision = dict(values["vision"])
             kind = {"vit": VitConfig, "resnet": ResNetConfig}[vision.pop("kind")]
             if "layers" in vision and isinstance(vision["layers"], list):
                 vision["layers"] = tuple(vision["layers"])
-            return cls(embed_dim=values["embed_dim"], vision=kind(**vision), text=TextConfig(**values["text"]))
+            objective = values.get("objective", "contrastive")
+            require(
+                objective in get_args(Objective),
+                f"config.json: expected an objective of {', '.join(get_args(Objective))}, found {objective!r}",
+            )
+            text_config = TextConfig(**values["text"])
+            return cls(objective=objective, embed_dim=values["embed_dim"], vision=kind(**vision), text=text_config)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"config.json: expected embed_dim, vision (kind vit or resnet) and text, found {error!r}") from None
 

@@ -58,8 +58,9 @@ def _read(path: str) -> list[Event]:
 def readable(event: Event) -> str:
     """One event as a line for people."""
     minutes, seconds = divmod(int(event["eta_seconds"]), 60)
+    scale = f"  scale {event['logit_scale']:.1f}" if "logit_scale" in event else ""  # predictive objectives have none
     return (
-        f"train  step {event['step']:>6}/{event['num_steps']}  loss {event['loss']:.3f}  scale {event['logit_scale']:.1f}"
+        f"train  step {event['step']:>6}/{event['num_steps']}  loss {event['loss']:.3f}{scale}"
         f"  lr {event['lr']:.2e}  grad {event['grad_norm']:.2f}  {event['pairs_per_second']:,.0f} pairs/s"
         f"  wait {event['data_wait_share']:.0%}  left {minutes}:{seconds:02d}"
     )

@@ -53,3 +53,18 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale:
     first = dist.get_rank() * rows if len(image_NE) > rows else 0
     labels_B = torch.arange(first, first + rows, device=image_BE.device)
     return (F.cross_entropy(logits_per_image_BN, labels_B) + F.cross_entropy(logits_per_text_BN, labels_B)) / 2
+
+
+def sigmoid_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
+    """Mean over the images of the summed logistic losses of all pairs: each image with each text is a yes or a no.
+
+    image_features, text_features: [B, E], unit length; logit_scale, logit_bias: []. Returns a scalar whose mean over the
+    ranks is the loss of the global batch. Source: Zhai et al. 2023, equation 1.
+    """
+    precision = torch.promote_types(image_features.dtype, torch.float32)
+    image_BE, text_NE = image_features.to(precision), gather(text_features.to(precision))
+    logits_BN = logit_scale * image_BE @ text_NE.T + logit_bias
+    rows = len(image_BE)
+    first = dist.get_rank() * rows if len(text_NE) > rows else 0
+    own_BB = logits_BN[:, first : first + rows]
+    return (F.softplus(logits_BN).sum() - own_BB.diagonal().sum()) / rows  # -log sigmoid(x) = softplus(x) - x

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from model import files
 
-CURVES = ("loss", "logit_scale", "lr", "pairs_per_second")
+NEEDED = ("loss", "lr", "pairs_per_second")
+CURVES = (*NEEDED, "logit_scale")  # the last one only where the objective has it
 Json = dict[str, Any]
 
 
@@ -26,7 +27,7 @@ class Training:
 
     run: str
     steps: list[int]
-    curves: dict[str, list[float]]  # a value for each of `steps`, by the names of CURVES
+    curves: dict[str, list[float]]  # a value for each of `steps`, by those names of CURVES that the run has
     last: Json  # the last event
 
 
@@ -77,7 +78,7 @@ def _training(root: str) -> Training | None:
     return Training(
         run=events[-1]["run"],
         steps=[event["step"] for event in events],
-        curves={name: [event[name] for event in events] for name in CURVES},
+        curves={name: [event[name] for event in events] for name in CURVES if all(name in event for event in events)},
         last=events[-1],
     )
 
@@ -88,7 +89,7 @@ def _event(line: str) -> Json | None:
         event = json.loads(line)
     except json.JSONDecodeError:
         return None
-    return event if isinstance(event, dict) and {"run", "step", *CURVES} <= event.keys() else None
+    return event if isinstance(event, dict) and {"run", "step", *NEEDED} <= event.keys() else None
 
 
 def _model(root: str) -> Json | None:

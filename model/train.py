@@ -1,4 +1,6 @@
-"""Train: shards in, a CLIP out. A straight loop; the launcher (Ray Train, torchrun, nothing) only makes the process group.
+"""Train: shards in, a model out. A straight loop; the launcher (Ray Train, torchrun, nothing) only makes the process group.
+
+What is trained, and its loss, is the objective's: see objectives.
 
 in      root/6_shards
 out     root/model, root/train/events.jsonl, root/train/checkpoints
@@ -20,11 +22,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from model import checkpoint, data, optimizer, ranks, runs
-from model.clip import CLIP
-from model.config import IMAGE_MEAN, IMAGE_STD, MAX_LOGIT_SCALE, ClipConfig, TrainConfig
+from model import checkpoint, data, objectives, optimizer, ranks, runs
+from model.config import IMAGE_MEAN, IMAGE_STD, ClipConfig, TrainConfig
 from model.events import Event, EventLog
-from model.loss import contrastive_loss
 from model.order import key
 from model.ranks import FlatGradients, Ranks
 from model.shards import Shard, ShardStore, iterate_texts, list_shards
@@ -42,7 +42,7 @@ class NonFinite(ArithmeticError):
 class State:
     """All that a checkpoint holds beside the tokenizer: what resuming needs is here or is a function of `step`."""
 
-    model: CLIP
+    model: objectives.Model
     optimizer: torch.optim.AdamW
     step: int = 0  # steps that are done
     bad: Counter[str] = field(default_factory=Counter)  # pairs that were replaced, by reason, on all ranks
@@ -67,7 +67,7 @@ class Meter:
             "step": state.step,
             "num_steps": config.num_steps,
             "samples_seen": state.step * config.global_batch,
-            "logit_scale": float(state.model.logit_scale.detach().exp()),
+            **objectives.scalars(state.model),
             **values,
             "pairs_per_second": rate * config.global_batch,
             "data_wait_share": self.waited_seconds / seconds,
@@ -93,8 +93,8 @@ def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks) -
     images = normalise(batch.images.to(me.device, non_blocking=True))
     tokens = batch.tokens.to(me.device, non_blocking=True)
     with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        image_features, text_features, logit_scale = state.model(images, tokens, config.text_groups)
-    loss = contrastive_loss(image_features, text_features, logit_scale)
+        outputs = state.model(images, tokens, config.text_groups)
+    loss = objectives.LOSSES[config.model.objective](*outputs)
     loss.backward()
     return loss.detach()
 
@@ -110,15 +110,14 @@ def update(config: TrainConfig, state: State, grads: FlatGradients, batch: data.
     grads.average(me)
     norm = grads.norm()
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        scale = float(state.model.logit_scale.detach().exp())
+        scales = "".join(f", {name} {value:.3g}" for name, value in objectives.scalars(state.model).items())
         raise NonFinite(
-            f"train: the loss is {loss} and the gradient's length {norm} at step {state.step} (learning rate {lr:.3g}, logit "
-            f"scale {scale:.3g}); the checkpoints before it are kept: run again with a lower --optimizer.learning-rate, or look "
+            f"train: the loss is {loss} and the gradient's length {norm} at step {state.step} (learning rate "
+            f"{lr:.3g}{scales}); the checkpoints before it are kept: run again with a lower --optimizer.learning-rate, or look "
             "at the pairs of this step"
         )
     state.optimizer.step()
-    with torch.no_grad():
-        state.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+    objectives.after_step(state.model)
     state.step += 1
     return loss, norm, lr
 
@@ -157,7 +156,8 @@ def resume(config: TrainConfig, run: str, me: Ranks) -> dict[str, bytes] | None:
 def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes] | None, me: Ranks) -> State:
     """The state to train from: drawn from the seed, or as the checkpoint left it."""
     torch.manual_seed(config.seed)
-    model = CLIP(model_config).to(me.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = objectives.build(model_config)
+    model.to(me.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     state = State(model, optimizer.make(model, config.optimizer))
     if found is not None:
         facts = json.loads(found["state.json"])

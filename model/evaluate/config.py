@@ -1,8 +1,11 @@
 """Every setting of an evaluation, and the recipes that fill them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from model.config import free, require
+
+Likelihood = Literal["sum", "per_token", "lift"]  # see likelihood.py
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,6 +16,7 @@ class EvaluateConfig:
     eval_set: str = ""  # folder in CLIP_benchmark's webdataset layout, local or s3://
     name: str = ""  # of the result's files; "": the folder's own name
     num_examples: int = 24  # right ones, and as many wrong ones, whose pictures are kept for the report
+    likelihood: Likelihood = "sum"  # how a model that predicts texts scores a prompt; no other model looks at it
     batch_size: int = free(256)  # pictures or prompts that are encoded at once
 
     def __post_init__(self) -> None:

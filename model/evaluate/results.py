@@ -64,7 +64,8 @@ def model_hash(folder: str) -> str:
 
 def identity(config: EvaluateConfig, eval_set: EvalSet, model: str) -> dict[str, Any]:
     """What a result depends on."""
-    return {"version": VERSION, "model": model, "set": eval_set.hash, "num_examples": config.num_examples}
+    settings = {"num_examples": config.num_examples, "likelihood": config.likelihood}
+    return {"version": VERSION, "model": model, "set": eval_set.hash, **settings}
 
 
 def paths(config: EvaluateConfig, eval_set: EvalSet) -> tuple[str, str]:
@@ -84,8 +85,10 @@ def finished(config: EvaluateConfig, eval_set: EvalSet, wanted: dict[str, Any]) 
     return found if same else None
 
 
-def summarise(eval_set: EvalSet, scores: Accuracy, wanted: dict[str, Any], logit_scale: float) -> dict[str, Any]:
-    """The content of the JSON file, but for the hash of the rows."""
+def summarise(
+    eval_set: EvalSet, scores: Accuracy, wanted: dict[str, Any], logit_scale: float | None, objective: str = "contrastive"
+) -> dict[str, Any]:
+    """The content of the JSON file, but for the hash of the rows. Without a `logit_scale` likelihoods ranked the classes."""
     counts = zip(eval_set.classnames, scores.pictures.tolist(), scores.right.tolist(), scores.right5.tolist(), strict=True)
     return {
         "format": 1,
@@ -98,6 +101,8 @@ def summarise(eval_set: EvalSet, scores: Accuracy, wanted: dict[str, Any], logit
         "num_classes": len(eval_set.classnames),
         "num_pictures": int(scores.pictures.sum()),
         "templates": list(eval_set.templates),
+        "objective": objective,  # that the model was trained for
+        "scoring": "cosines" if logit_scale is not None else f"likelihood ({wanted['likelihood']})",
         "logit_scale": logit_scale,  # the factor of the cosines
         "per_class": [
             {"name": name, "pictures": pictures, "right": right, "right5": right5} for name, pictures, right, right5 in counts

@@ -31,6 +31,7 @@ MISTAKES = [  # job, arguments after the recipe, what the message must say
     ("build_wit", ["--nosuch", "3"], ["Unrecognized options: --nosuch"]),
     ("build_queries", ["--queries.text-files", "/no/such/text"], ["/no/such/text"]),
     ("train", [], ["6_shards"]),
+    ("train", ["--model.objective", "guess"], ["--model.objective", "'guess'", "'bag_of_words', 'caption'"]),
     ("evaluate", ["--eval-set", "/no/such/set"], ["/no/such/set"]),
     ("report", [], ["--root"]),
 ]

@@ -140,3 +140,15 @@ def test_a_plot_is_xml_in_the_pages_colours_and_a_function_of_its_data() -> None
     assert "var(--line-1)" in first
     assert "var(--line-2)" in first
     assert "#0000a" not in first
+
+
+def test_a_model_without_a_logit_scale_is_shown_without_its_curve(root: str, tmp_path: Path) -> None:
+    events = Path(root, "train", "events.jsonl").read_text()
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "events.jsonl").write_text(re.sub(r'"logit_scale": [\d.]+, ', "", events))
+    titles = []
+    for folder in (root, str(tmp_path)):
+        page = render(folder, "", report.collect(folder), model_report.collect(folder), datetime(2026, 1, 2, tzinfo=UTC))
+        text = " ".join(LexborHTMLParser(page).body.text().split())  # type: ignore[union-attr]
+        titles.append([title in text for title in ("logit scale", "last loss")])
+    assert titles == [[True, True], [False, True]]

@@ -1,0 +1,180 @@
+"""The paper's figure 2 on the mini dataset: zero-shot accuracy against pictures processed, for each objective.
+
+    python -m tests.benchmarks.figure2 --root out/mini      # after `make mini`; about an hour on one core
+
+Trains each objective with each seed by the job's own loop: one image tower, batch, data order, optimiser and budget, only
+`model.objective` differs. At some points of each training the checkpoint classifies test pictures, four of each class; a
+model that predicts texts is scored by each rule of evaluate/likelihood. Writes root/figure2/OBJECTIVE-SEED/points.json,
+prints a table and draws the plot. Runs that are there are not run again; the plot shows those that are asked for.
+
+compare  with the paper only the order of the arms: its x axis goes to 400 million pictures and here each picture is seen
+         some ten times; settings are those that were found for `contrastive` with a longer run, none is tuned for another arm
+"""
+
+import argparse
+import json
+import os
+import time
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from model import checkpoint, objectives, runs
+from model.config import Objective, TrainConfig, mini
+from model.evaluate import datasets, likelihood, zero_shot
+from model.evaluate.config import Likelihood
+from model.evaluate.datasets import EvalSet
+from model.tokenizer import Tokenizer
+from model.train import train
+
+SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the training, where accuracy is measured
+EVERY = 3  # of the test pictures (a round of all classes) one is scored: the language model reads 840 prompts for each
+RULES: tuple[Likelihood, ...] = get_args(Likelihood)
+BATCH = 75
+STYLES = {
+    "contrastive": ("contrastive, transformer", "#c0392b"),
+    "sigmoid": ("sigmoid, transformer", "#e08e0b"),
+    "contrastive_bag_of_words": ("contrastive, bag of words", "#2c7a3f"),
+    "bag_of_words": ("bag of words prediction", "#2563a8"),
+    "caption": ("transformer language model", "#6b3fa0"),
+}
+Points = list[dict[str, float]]  # images, and top1 by rule
+
+
+def config_of(root: Path, objective: Objective, seed: int, num_steps: int) -> TrainConfig:
+    """The mini recipe in one process with a shorter run, which keeps a checkpoint for each point."""
+    recipe = mini()
+    return replace(
+        recipe,
+        root=str(root / "figure2" / f"{objective}-{seed}"),
+        model=replace(recipe.model, objective=objective),
+        num_workers=1,
+        seed=seed,
+        num_samples=num_steps * recipe.global_batch,
+        checkpoint_every_steps=int(num_steps * SHARES[0]),
+        keep_checkpoints=round(1 / SHARES[0]),
+    )
+
+
+def accuracies(model: objectives.Model, tokenizer: Tokenizer, eval_set: EvalSet, resolution: int) -> dict[str, float]:
+    """Top-1 by each rule that fits the model."""
+    is_predictor = isinstance(model, objectives.Predictor)
+    rights: dict[str, list[np.ndarray]] = defaultdict(list)
+    found = [
+        example for place, example in enumerate(datasets.examples(eval_set)) if place // len(eval_set.classnames) % EVERY == 0
+    ]
+    labels = np.asarray([example.label for example in found])
+    cosines = None if is_predictor else zero_shot.by_cosines(model, tokenizer, eval_set, batch_size=256)  # type: ignore[arg-type]
+    tokens = tokenizer(zero_shot.prompts(eval_set, eval_set.classnames))
+    grey = likelihood.grey_logs(model, tokens, resolution) if is_predictor else None
+    for start in range(0, len(found), BATCH):
+        images = np.stack([datasets.preprocess(example.image, resolution) for example in found[start : start + BATCH]])
+        if cosines is not None:
+            scores = {"cosines": cosines(images)[0]}
+        else:
+            assert is_predictor
+            assert grey is not None
+            with torch.inference_mode():
+                logs, counts = model.log_likelihood(model.encode_image(zero_shot.normalised(images, torch.device("cpu"))), tokens)
+            by_prompt = {rule: likelihood.prompt_scores(logs, counts, grey, rule) for rule in RULES}
+            scores = {rule: likelihood.class_scores(found, len(eval_set.classnames)) for rule, found in by_prompt.items()}
+        for rule, scores_BC in scores.items():
+            rights[rule].append(scores_BC.argmax(1).numpy() == labels[start : start + BATCH])
+    return {rule: float(np.concatenate(parts).mean()) for rule, parts in rights.items()}
+
+
+def measure(config: TrainConfig, shards: Path, eval_set: EvalSet) -> Points:
+    """Train one model, unless that is done, and score its checkpoints."""
+    root = Path(config.root)
+    root.mkdir(parents=True, exist_ok=True)
+    if not (root / "6_shards").exists():
+        (root / "6_shards").symlink_to(shards.resolve())
+    run, path = runs.run_name(config), root / "points.json"
+    identity = {"run": run, "set": eval_set.hash, "every": EVERY, "shares": list(SHARES)}
+    if path.exists() and (known := json.loads(path.read_text()))["identity"] == identity:
+        return known["points"]
+    start = time.process_time()
+    if runs.finished(config, run) is None:
+        train(config, lambda event: None, torch.device("cpu"))
+    points = []
+    for share in SHARES:
+        step = int(config.num_steps * share)
+        contents, _ = checkpoint.load_folder(checkpoint.step_folder(runs.checkpoints_folder(config, run), step))
+        tokenizer = Tokenizer.from_bytes(contents["tokenizer.json"])
+        text = replace(config.model.text, vocab_size=tokenizer.vocab_size)
+        model = objectives.build(replace(config.model, text=text)).eval()
+        checkpoint.load_weights(model, checkpoint.unpack(contents["model.safetensors"], "model.safetensors"), run)
+        found = accuracies(model, tokenizer, eval_set, config.model.vision.image_resolution)
+        points.append({"images": step * config.global_batch, **found})
+        print(
+            f"{root.name:<28}{points[-1]['images']:>9,} images  " + "  ".join(f"{k} {v:.1%}" for k, v in found.items()),
+            flush=True,
+        )
+    path.write_text(json.dumps({"identity": identity, "cpu_seconds": round(time.process_time() - start), "points": points}))
+    return points
+
+
+def print_table(results: dict[str, list[Points]]) -> None:
+    """A row for each objective and rule: the mean and the extremes over the seeds at each point."""
+    images = [int(point["images"]) for point in next(iter(results.values()))[0]]
+    print("\n| objective | scored by | seeds | " + " | ".join(f"{count:,} images" for count in images) + " |")
+    print("|" + " --- |" * (3 + len(images)))
+    for objective, seeds in results.items():
+        for rule in (name for name in seeds[0][0] if name != "images"):
+            cells = []
+            for place in range(len(images)):
+                values = [points[place][rule] for points in seeds]
+                cells.append(f"{np.mean(values):.1%} ({min(values):.1%} to {max(values):.1%})")
+            print(f"| {STYLES[objective][0]} | {rule} | {len(seeds)} | " + " | ".join(cells) + " |")
+
+
+def draw(results: dict[str, list[Points]], chance: float, path: Path) -> None:
+    """A line for each objective: the mean of the seeds, each seed a dot; predictive models by `sum`, dashed by `lift`."""
+    figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
+    axes = figure.add_subplot()
+    for objective, seeds in results.items():
+        name, color = STYLES[objective]
+        rules = {"sum": "-", "lift": "--"} if "sum" in seeds[0][0] else {"cosines": "-"}
+        images = [point["images"] for point in seeds[0]]
+        for rule, line in rules.items():
+            values = np.asarray([[point[rule] for point in points] for points in seeds]) * 100
+            label = name if rule != "lift" else f"{name}, less a grey picture's"
+            axes.plot(images, values.mean(0), line, color=color, label=label, linewidth=1.8)
+            axes.plot(images, values.T, ".", color=color, markersize=4)
+    axes.axhline(100 * chance, color="#888888", linewidth=1, linestyle=":", label="chance")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(images, [f"{count / 1000:.0f}k" for count in images])
+    axes.set_xlabel("images processed")
+    axes.set_ylabel("zero-shot top-1, %")
+    axes.grid(visible=True, color="#dddddd", linewidth=0.6)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, metadata={"Software": None})
+
+
+def main() -> None:
+    """Measure, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("out/mini"), help="the root of a mini run (default: out/mini)")
+    parser.add_argument("--objectives", nargs="+", choices=list(STYLES), default=list(STYLES), help="default: all")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument("--steps", type=int, default=320, help="of each training, a multiple of 8 (default: 320)")
+    parser.add_argument("--plot", type=Path, default=None, help="PNG to draw (default: ROOT/figure2/figure2.png)")
+    options = parser.parse_args()
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    eval_set = datasets.open_set(str(options.root / "web" / "test"))
+    results: dict[str, list[Points]] = defaultdict(list)
+    for seed in options.seeds:
+        for objective in options.objectives:
+            config = config_of(options.root, objective, seed, options.steps)
+            results[objective].append(measure(config, options.root / "6_shards", eval_set))
+    print_table(results)
+    draw(results, 1 / len(eval_set.classnames), options.plot or options.root / "figure2" / "figure2.png")
+
+
+if __name__ == "__main__":
+    main()
