@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from model import checkpoint, data, optimizer, ranks, runs
+from model import checkpoint, data, optimizer, ranks, resize, runs
 from model.clip import CLIP
 from model.config import IMAGE_MEAN, IMAGE_STD, MAX_LOGIT_SCALE, ClipConfig, TrainConfig
 from model.events import Event, EventLog
@@ -157,7 +157,12 @@ def resume(config: TrainConfig, run: str, me: Ranks) -> dict[str, bytes] | None:
 def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes] | None, me: Ranks) -> State:
     """The state to train from: drawn from the seed, or as the checkpoint left it."""
     torch.manual_seed(config.seed)
-    model = CLIP(model_config).to(me.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model = CLIP(model_config, config.compute).to(me.device).train()
+    if found is None and config.start_from:
+        resize.start_from(model, model_config, config.start_from)
+    if config.compute.compile:
+        model.visual.compile()
+        model.transformer.compile()
     state = State(model, optimizer.make(model, config.optimizer))
     if found is not None:
         facts = json.loads(found["state.json"])
@@ -172,7 +177,9 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
 def tokenizer_of(config: TrainConfig, shards: tuple[Shard, ...], found: dict[str, bytes] | None, me: Ranks) -> Tokenizer:
     """The checkpoint's tokenizer, or one learnt from the dataset's texts."""
     data_bytes = found["tokenizer.json"] if found else b""
-    if found is None and me.rank == 0:
+    if found is None and config.start_from:
+        data_bytes = checkpoint.load_model(config.start_from)[1].to_bytes()
+    elif found is None and me.rank == 0:
         texts = iterate_texts(runs.shards_folder(config), shards, config.data.tokenizer_texts)
         text = config.model.text
         data_bytes = Tokenizer.train(texts, text.vocab_size, text.context_length).to_bytes()
