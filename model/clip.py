@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import ClipConfig, VitConfig
+from model.config import ClipConfig, ComputeConfig, VitConfig
 from model.transformer import Block, LayerNorm, Transformer
 from model.vision import ModifiedResNet, VisionTransformer
 
@@ -21,18 +21,26 @@ INITIAL_TEMPERATURE = 0.07
 class CLIP(nn.Module):
     """The two towers. `logit_scale` is the logarithm of the factor of the cosines."""
 
-    def __init__(self, config: ClipConfig):
+    def __init__(self, config: ClipConfig, compute: ComputeConfig | None = None):
         super().__init__()
-        text = config.text
-        tower = VisionTransformer if isinstance(config.vision, VitConfig) else ModifiedResNet
-        self.visual = tower(config.vision, config.embed_dim)  # type: ignore[arg-type]
-        self.transformer = Transformer(text.width, text.layers, text.heads, causal=True)
+        text, compute = config.text, compute or ComputeConfig()
+        if isinstance(config.vision, VitConfig):
+            self.visual = VisionTransformer(config.vision, config.embed_dim, config.quick_gelu, compute)
+        else:
+            self.visual = ModifiedResNet(config.vision, config.embed_dim, compute)
+        self.transformer = Transformer(
+            text.width, text.layers, text.heads, causal=True, quick_gelu=config.quick_gelu, compute=compute
+        )
         self.token_embedding = nn.Embedding(text.vocab_size, text.width)
         self.positional_embedding = nn.Parameter(torch.empty(text.context_length, text.width))
         self.ln_final = LayerNorm(text.width)
         self.text_projection = nn.Parameter(torch.empty(text.width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / INITIAL_TEMPERATURE)))
+        self.memory_format = torch.contiguous_format
+        if compute.channels_last and isinstance(self.visual, ModifiedResNet):
+            self.memory_format = torch.channels_last
         self._initialise()
+        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def _initialise(self) -> None:
         """Normal draws with these deviations (W width, N layers of the text tower); the image tower sees to itself.
@@ -53,7 +61,7 @@ class CLIP(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Features of pictures, not normalised.  [B, 3, R, R] float, normalised by mean and deviation -> [B, E]"""
-        return self.visual(images)
+        return self.visual(images.contiguous(memory_format=self.memory_format))
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Features of texts, not normalised.  [B, L] integers, L at most the context length -> [B, E]
@@ -62,7 +70,7 @@ class CLIP(nn.Module):
         """
         x_BLD = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x_BLD = self.transformer(x_BLD)
-        end_BD = x_BLD[torch.arange(len(x_BLD), device=x_BLD.device), tokens.argmax(-1)]
+        end_BD = x_BLD[torch.arange(x_BLD.shape[0], device=x_BLD.device), tokens.argmax(-1)]
         return self.ln_final(end_BD) @ self.text_projection
 
     def encode_text_by_length(self, tokens: Tensor, groups: int) -> Tensor:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.clip import CLIP
-from model.config import MODELS, ClipConfig, ResNetConfig, TextConfig, VitConfig
+from model.config import ClipConfig, ResNetConfig, TextConfig, VitConfig
+from model.recipes import MODELS
 from model.transformer import Attention
 from model.vision import AttentionPool
 from tests.model.small import small_clip
