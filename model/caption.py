@@ -89,10 +89,10 @@ class Captioner(nn.Module):
                 logs.append(found.view(len(image_features), len(rows)))
         return torch.cat(logs, 1)[:, order_T.argsort()], ends_T
 
-    def forward(self, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor, Tensor]:
-        """The log-likelihood of each picture's own text, and the number of its predicted tokens.
+    def forward(self, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor]:
+        """The log-likelihood of each picture's own text.
 
-        [B, 3, R, R], [B, L] -> [B], [B]; texts are worked on in `text_groups` groups of like length, cut at their longest.
+        [B, 3, R, R], [B, L] -> [B]; texts are worked on in `text_groups` groups of like length, cut at their longest.
         """
         image_BE = self.encode_image(images)
         ends_B = tokens.argmax(-1)
@@ -101,4 +101,4 @@ class Captioner(nn.Module):
             self.caption_log_likelihood(image_BE[rows], tokens[rows, : int(ends_B[rows].max()) + 1])
             for rows in order_B.chunk(text_groups)
         ]
-        return torch.cat(logs)[order_B.argsort()], ends_B
+        return (torch.cat(logs)[order_B.argsort()],)

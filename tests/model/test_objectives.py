@@ -130,7 +130,7 @@ def one_rank(rank: int, world_size: int) -> list[dict[str, Tensor]]:
     for groups in (1, 2):
         for objective in OBJECTIVES:
             model = make(objective)
-            loss = objectives.LOSSES[objective](*model(images[share], tokens[share], groups))
+            loss = objectives.loss(model, objectives.encode(model, images[share], tokens[share], groups), tokens[share])
             results.append(result(model, loss, me, loss.backward))
     return results
 
