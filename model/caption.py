@@ -45,9 +45,9 @@ class Captioner(nn.Module):
 
     def states(self, image_features: Tensor, tokens: Tensor) -> Tensor:
         """What the model knows before each token but the first.  [B, E], [B, L] -> [B, L - 1, D]"""
-        image_B1D = self.image_projection(image_features).unsqueeze(1)
-        words_BSD = self.token_embedding(tokens[:, 1:-1]).to(image_B1D.dtype)
-        x_BSD = torch.cat([image_B1D, words_BSD], 1) + self.positional_embedding[: tokens.shape[1] - 1].to(image_B1D.dtype)
+        words_BSD = self.token_embedding(tokens[:, 1:-1])
+        image_B1D = self.image_projection(image_features).unsqueeze(1).to(words_BSD.dtype)
+        x_BSD = torch.cat([image_B1D, words_BSD], 1) + self.positional_embedding[: tokens.shape[1] - 1]
         return self.ln_final(self.transformer(x_BSD))
 
     def caption_log_likelihood(self, image_features: Tensor, tokens: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Captioner(nn.Module):
         return logs_N.new_zeros(len(tokens)).index_add(0, rows_N, logs_N)
 
     def _token_log_likelihood(self, states: Tensor, targets: Tensor) -> Tensor:
-        """[N, D], [N] -> [N]; the logits of some tokens at once, made again for the gradient."""
+        """[N, D], [N] -> [N]; the logits of some tokens at once, made again for the gradient; float32 from here on."""
 
         def some(states: Tensor, targets: Tensor) -> Tensor:
             logits_NV = F.linear(states, self.token_embedding.weight)
@@ -89,10 +89,10 @@ class Captioner(nn.Module):
                 logs.append(found.view(len(image_features), len(rows)))
         return torch.cat(logs, 1)[:, order_T.argsort()], ends_T
 
-    def forward(self, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor, Tensor]:
-        """The log-likelihood of each picture's own text, and the number of its predicted tokens.
+    def forward(self, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor]:
+        """The log-likelihood of each picture's own text.
 
-        [B, 3, R, R], [B, L] -> [B], [B]; texts are worked on in `text_groups` groups of like length, cut at their longest.
+        [B, 3, R, R], [B, L] -> [B]; texts are worked on in `text_groups` groups of like length, cut at their longest.
         """
         image_BE = self.encode_image(images)
         ends_B = tokens.argmax(-1)
@@ -101,4 +101,4 @@ class Captioner(nn.Module):
             self.caption_log_likelihood(image_BE[rows], tokens[rows, : int(ends_B[rows].max()) + 1])
             for rows in order_B.chunk(text_groups)
         ]
-        return torch.cat(logs)[order_B.argsort()], ends_B
+        return (torch.cat(logs)[order_B.argsort()],)

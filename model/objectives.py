@@ -6,15 +6,14 @@ contrastive_bag_of_words  contrastive, with a text tower that knows no order: th
 bag_of_words              the words of the text, predicted from the image: figure 2, "bag of words prediction"
 caption                   the text, predicted token by token from the image: figure 2, "transformer language model"
 
-law     a module called with (images, tokens, text_groups) gives tensors with a row for each pair, and scalars; the loss is a
-        function of these alone, and its mean over the ranks is the loss of the global batch
+law     `encode` gives tensors with a row for each pair, each row a function of its own pair (but for BatchNorm); `loss` is a
+        function of these rows, and its mean over the ranks is the loss of the global batch
 law     two-tower models are CLIPs: encode_image, encode_text and logit_scale mean the same in each; predictive models have
         encode_image and log_likelihood
 silent  figure 2's arms in the paper have one image tower, batch and data; so have these
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
@@ -39,10 +38,6 @@ class SigmoidClip(CLIP):
         nn.init.constant_(self.logit_scale, math.log(SIGMOID_SCALE))
         self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
 
-    def forward(self, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """As CLIP's, and the bias.  [B, 3, R, R], [B, L] -> [B, E], [B, E], [], []"""
-        return (*super().forward(images, tokens, text_groups), self.logit_bias)
-
 
 def bag_of_words_loss(log_probability: Tensor) -> Tensor:
     """Mean cross entropy of the words' equal shares.  [B], mean log-probability of each text's words -> []"""
@@ -50,7 +45,7 @@ def bag_of_words_loss(log_probability: Tensor) -> Tensor:
 
 
 def caption_loss(log_likelihood: Tensor, num_tokens: Tensor) -> Tensor:
-    """Mean cross entropy of a token of the global batch.  [B], [B] -> []
+    """Mean cross entropy of a predicted token of the global batch; a text has as many as EOT's place.  [B], [B] -> []
 
     Ranks hold different numbers of tokens: each divides its sum by the mean number of a rank.
     """
@@ -68,18 +63,30 @@ MODELS: dict[Objective, type[Model]] = {
     "bag_of_words": BagOfWords,
     "caption": Captioner,
 }
-LOSSES: dict[Objective, Callable[..., Tensor]] = {
-    "contrastive": contrastive_loss,
-    "sigmoid": sigmoid_loss,
-    "contrastive_bag_of_words": contrastive_loss,
-    "bag_of_words": bag_of_words_loss,
-    "caption": caption_loss,
-}
 
 
 def build(config: ClipConfig) -> Model:
     """The module of the objective, with initial values drawn from torch's generator."""
     return MODELS[config.objective](config)
+
+
+def encode(model: Model, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor, ...]:
+    """What the loss needs of each pair: unit features of both towers, or the log-likelihood of the text.
+
+    [B, 3, R, R], [B, L] -> [B, E], [B, E], or [B]
+    """
+    return model(images, tokens, text_groups)[:2]
+
+
+def loss(model: Model, encoded: tuple[Tensor, ...], tokens: Tensor) -> Tensor:
+    """The loss of a rank's pairs, from what `encode` gave for them.  -> []"""
+    if isinstance(model, SigmoidClip):
+        return sigmoid_loss(encoded[0], encoded[1], model.logit_scale.exp(), model.logit_bias)
+    if isinstance(model, CLIP):
+        return contrastive_loss(encoded[0], encoded[1], model.logit_scale.exp())
+    if isinstance(model, Captioner):
+        return caption_loss(encoded[0], tokens.argmax(-1))
+    return bag_of_words_loss(encoded[0])
 
 
 def after_step(model: Model) -> None:

@@ -93,8 +93,8 @@ def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks) -
     images = normalise(batch.images.to(me.device, non_blocking=True))
     tokens = batch.tokens.to(me.device, non_blocking=True)
     with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        outputs = state.model(images, tokens, config.text_groups)
-    loss = objectives.LOSSES[config.model.objective](*outputs)
+        encoded = objectives.encode(state.model, images, tokens, config.text_groups)
+    loss = objectives.loss(state.model, encoded, tokens)
     loss.backward()
     return loss.detach()
 

@@ -130,7 +130,7 @@ def one_rank(rank: int, world_size: int) -> list[dict[str, Tensor]]:
     for groups in (1, 2):
         for objective in OBJECTIVES:
             model = make(objective)
-            loss = objectives.LOSSES[objective](*model(images[share], tokens[share], groups))
+            loss = objectives.loss(model, objectives.encode(model, images[share], tokens[share], groups), tokens[share])
             results.append(result(model, loss, me, loss.backward))
     return results
 
@@ -166,6 +166,21 @@ def test_logits_in_pieces_give_the_same_loss_and_gradients(monkeypatch: pytest.M
     expected = one_rank(0, 1)[OBJECTIVES.index("caption")]
     monkeypatch.setattr(caption, "TOKENS_AT_ONCE", 3)
     compare([one_rank(0, 1)[OBJECTIVES.index("caption")]], [expected])
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_towers_in_bfloat16_give_a_float32_loss_near_the_exact_one(objective: Objective) -> None:
+    images, tokens = inputs()
+    torch.manual_seed(1)
+    model = objectives.build(config_of(objective))
+    exact = objectives.loss(model, objectives.encode(model, images.float(), tokens), tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = objectives.encode(model, images.float(), tokens)
+    found = objectives.loss(model, encoded, tokens)
+    found.backward()
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(exact.item(), rel=0.02)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 @pytest.mark.parametrize("at_once", [1, 40, 10_000])
