@@ -16,6 +16,7 @@ from model.transformer import Block, LayerNorm, Transformer
 from model.vision import ModifiedResNet, VisionTransformer
 
 INITIAL_TEMPERATURE = 0.07
+SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # where the sigmoid loss starts: SigLIP section 3.2
 
 
 class CLIP(nn.Module):
@@ -32,6 +33,9 @@ class CLIP(nn.Module):
         self.ln_final = LayerNorm(text.width)
         self.text_projection = nn.Parameter(torch.empty(text.width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / INITIAL_TEMPERATURE)))
+        self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS)) if config.logit_bias else None
+        if config.logit_bias:
+            nn.init.constant_(self.logit_scale, math.log(SIGMOID_SCALE))
         self._initialise()
 
     def _initialise(self) -> None:

@@ -20,11 +20,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from model import checkpoint, data, optimizer, ranks, runs
+from model import accumulate, checkpoint, data, files, optimizer, ranks, runs
+from model import loss as losses
 from model.clip import CLIP
 from model.config import IMAGE_MEAN, IMAGE_STD, MAX_LOGIT_SCALE, ClipConfig, TrainConfig
 from model.events import Event, EventLog
-from model.loss import contrastive_loss
 from model.order import key
 from model.ranks import FlatGradients, Ranks
 from model.shards import Shard, ShardStore, iterate_texts, list_shards
@@ -43,7 +43,7 @@ class State:
     """All that a checkpoint holds beside the tokenizer: what resuming needs is here or is a function of `step`."""
 
     model: CLIP
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     step: int = 0  # steps that are done
     bad: Counter[str] = field(default_factory=Counter)  # pairs that were replaced, by reason, on all ranks
 
@@ -90,13 +90,17 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks) -> Tensor:
     """Forward and backward of one batch; each rank's own loss, its gradients added to those that are there."""
-    images = normalise(batch.images.to(me.device, non_blocking=True))
+    images = batch.images.to(me.device, non_blocking=True)
     tokens = batch.tokens.to(me.device, non_blocking=True)
-    with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        image_features, text_features, logit_scale = state.model(images, tokens, config.text_groups)
-    loss = contrastive_loss(image_features, text_features, logit_scale)
-    loss.backward()
-    return loss.detach()
+
+    def encode(rows: slice) -> tuple[Tensor, Tensor]:
+        with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            return state.model(normalise(images[rows]), tokens[rows], config.text_groups)[:2]
+
+    def loss(image_features: Tensor, text_features: Tensor) -> Tensor:
+        return losses.by_name(config.loss, state.model.logit_bias)(image_features, text_features, state.model.logit_scale.exp())
+
+    return accumulate.backward(state.model, encode, loss, len(images), config.micro_batch, me.device)
 
 
 def update(config: TrainConfig, state: State, grads: FlatGradients, batch: data.Batch, me: Ranks) -> tuple[float, float, float]:
@@ -117,8 +121,9 @@ def update(config: TrainConfig, state: State, grads: FlatGradients, batch: data.
             "at the pairs of this step"
         )
     state.optimizer.step()
-    with torch.no_grad():
-        state.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+    if config.loss != "sigmoid":  # whose own scale may grow beyond
+        with torch.no_grad():
+            state.model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
     state.step += 1
     return loss, norm, lr
 
@@ -158,7 +163,8 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
     """The state to train from: drawn from the seed, or as the checkpoint left it."""
     torch.manual_seed(config.seed)
     model = CLIP(model_config).to(me.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    state = State(model, optimizer.make(model, config.optimizer))
+    optimizer.store_weights(model, config.optimizer)
+    state = State(model, optimizer.make(model, config.optimizer, config.seed))
     if found is not None:
         facts = json.loads(found["state.json"])
         checkpoint.load_weights(model, checkpoint.unpack(found["model.safetensors"], "model.safetensors"), "checkpoint")
@@ -170,12 +176,15 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
 
 
 def tokenizer_of(config: TrainConfig, shards: tuple[Shard, ...], found: dict[str, bytes] | None, me: Ranks) -> Tokenizer:
-    """The checkpoint's tokenizer, or one learnt from the dataset's texts."""
+    """The checkpoint's tokenizer, the one that the settings name, or one learnt from the dataset's texts."""
     data_bytes = found["tokenizer.json"] if found else b""
     if found is None and me.rank == 0:
-        texts = iterate_texts(runs.shards_folder(config), shards, config.data.tokenizer_texts)
         text = config.model.text
-        data_bytes = Tokenizer.train(texts, text.vocab_size, text.context_length).to_bytes()
+        if config.data.vocabulary:
+            data_bytes = Tokenizer.from_vocabulary(files.read(config.data.vocabulary), text.context_length).to_bytes()
+        else:
+            texts = iterate_texts(runs.shards_folder(config), shards, config.data.tokenizer_texts)
+            data_bytes = Tokenizer.train(texts, text.vocab_size, text.context_length).to_bytes()
     return Tokenizer.from_bytes(ranks.broadcast_bytes(data_bytes, me))
 
 
@@ -211,7 +220,8 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
     order = runs.data_order(config, shards)
     found = resume(config, run, me)
     tokenizer = tokenizer_of(config, shards, found, me)
-    model_config = replace(config.model, text=replace(config.model.text, vocab_size=tokenizer.vocab_size))
+    text = replace(config.model.text, vocab_size=tokenizer.vocab_size)
+    model_config = replace(config.model, text=text, logit_bias=config.loss == "sigmoid")
     state = start(config, model_config, found, me)
     max_open = 2 * config.data.window_shards * max(1, config.data.num_lanes // me.world_size)
     with ShardStore(
