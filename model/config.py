@@ -160,6 +160,7 @@ class DataConfig:
     crop_min_side: float = 0.9  # of the shorter side; the paper's "random square crop", whose range it does not tell
     num_lanes: int = 64  # streams that a batch is taken from; a multiple of the ranks
     window_shards: int = 8  # shards of a lane that are shuffled together, and are open together
+    vocabulary: str = ""  # OpenAI's bpe_simple_vocab_16e6.txt.gz or a tokenizer.json; "": learnt from the dataset's texts
     tokenizer_texts: int = 1_000_000  # the vocabulary is learnt from the first so many
     cache_dir: str = free("")  # copies of remote shards; "": a folder of the system's temporary directory
     cache_bytes: int = free(64_000_000_000)  # of those copies, on each rank
@@ -186,6 +187,8 @@ class OptimizerConfig:
     epsilon: float = 1e-6  # 1e-8 for the ResNets
     weight_decay: float = 0.2  # of all weights that are not gains or biases
     num_warmup_steps: int = 2000
+    moments: Literal["float32", "bfloat16", "float16"] = "float32"  # as they are kept; half precision is rounded by chance
+    text_weights: Literal["float32", "bfloat16"] = "float32"  # of the text tower's matrices; bfloat16 is rounded by chance
 
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, f"optimizer: learning_rate must be above 0, found {self.learning_rate}")
@@ -210,6 +213,8 @@ class TrainConfig:
     global_batch: int = 32_768  # pairs
     num_samples: int = 12_800_000_000  # pairs to see in all: 32 epochs of 400 million
     seed: int = 0
+    loss: Literal["softmax", "tiled"] = "softmax"  # of contrastive objectives; tiled never holds the matrix of logits
+    micro_batch: int = free(0)  # pairs of a rank that are in the towers at once, the loss still sees all; 0: all of them
     precision: Literal["float32", "bfloat16"] = "float32"  # of the towers; weights, norms and logits stay float32
     text_groups: int = free(1)  # texts are encoded in so many groups of like length: saves a CPU the padding
     num_workers: int = free(1)  # ranks
@@ -223,6 +228,11 @@ class TrainConfig:
         require(self.num_workers > 0, f"train: num_workers must be at least 1, found {self.num_workers}")
         require(self.text_groups > 0, f"train: text_groups must be at least 1, found {self.text_groups}")
         require(self.global_batch > 0, f"train: global_batch must be at least 1, found {self.global_batch}")
+        require(self.micro_batch >= 0, f"train: micro_batch must not be negative, found {self.micro_batch}")
+        require(
+            self.optimizer.text_weights == self.precision or self.optimizer.text_weights == "float32",
+            f"train: text_weights {self.optimizer.text_weights} needs precision bfloat16, found {self.precision}",
+        )
         require(
             self.data.num_lanes % self.num_workers == 0,
             f"train: num_lanes must be a multiple of num_workers, found {self.data.num_lanes} and {self.num_workers}",

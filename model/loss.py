@@ -1,17 +1,23 @@
-"""The contrastive loss of a global batch whose features lie on several ranks.
+"""The losses of a global batch whose features lie on several ranks: contrastive, the same by tiles, sigmoid.
 
 law     each rank works out its own rows and columns against all gathered features; the mean of the ranks' losses, and the
         mean of their gradients, are those of one computation over the whole batch
 shapes  B pairs on a rank, N = B * ranks pairs of the global batch, E embedding
-source  CLIP section 2.5 and figure 3
+source  CLIP section 2.5 and figure 3; SigLIP (Zhai et al. 2023), algorithm 1
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from model.tiled import tiled_loss
+
+CHUNK = 1024  # texts of the sigmoid loss whose logits are in memory at once
 
 
 class _Gather(torch.autograd.Function):
@@ -55,16 +61,34 @@ def contrastive_loss(image_features: Tensor, text_features: Tensor, logit_scale:
     return (F.cross_entropy(logits_per_image_BN, labels_B) + F.cross_entropy(logits_per_text_BN, labels_B)) / 2
 
 
+def _sigmoid_chunk(image_BE: Tensor, text_CE: Tensor, logit_scale: Tensor, logit_bias: Tensor, first: int) -> Tensor:
+    """The sum of -log sigmoid over all logits of some texts; the pairs' own are at (first + c, c), where there is such a row."""
+    logits_BC = logit_scale * image_BE @ text_CE.to(image_BE.dtype).T + logit_bias
+    # A pair's own logit is -log sigmoid(x) = -log sigmoid(-x) - x; torch's softplus is linear above 20 and not exact.
+    return -F.logsigmoid(-logits_BC).sum() - logits_BC.diagonal(-first).sum()
+
+
 def sigmoid_loss(image_features: Tensor, text_features: Tensor, logit_scale: Tensor, logit_bias: Tensor) -> Tensor:
-    """Mean over the images of the summed logistic losses of all pairs: each image with each text is a yes or a no.
+    """Mean over the pairs of the sum of binary cross entropies: is this text that image's, for every text of the batch?
 
     image_features, text_features: [B, E], unit length; logit_scale, logit_bias: []. Returns a scalar whose mean over the
-    ranks is the loss of the global batch. Source: Zhai et al. 2023, equation 1.
+    ranks is the loss of the global batch. Texts come by chunks, whose logits are made again for backward.
     """
     precision = torch.promote_types(image_features.dtype, torch.float32)
     image_BE, text_NE = image_features.to(precision), gather(text_features.to(precision))
-    logits_BN = logit_scale * image_BE @ text_NE.T + logit_bias
     rows = len(image_BE)
-    first = dist.get_rank() * rows if len(text_NE) > rows else 0
-    own_BB = logits_BN[:, first : first + rows]
-    return (F.softplus(logits_BN).sum() - own_BB.diagonal().sum()) / rows  # -log sigmoid(x) = softplus(x) - x
+    own = dist.get_rank() * rows if len(text_NE) > rows else 0
+    total, start = image_BE.new_zeros(()), 0
+    for text_CE in text_NE.split(CHUNK):
+        arguments = (image_BE, text_CE, logit_scale, logit_bias, start - own)
+        total = total + checkpoint(_sigmoid_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
+        start += len(text_CE)
+    return total / rows
+
+
+def by_name(name: str, logit_bias: Tensor | None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """The loss that a configuration names, of image features, text features and logit scale."""
+    if name == "sigmoid":
+        assert logit_bias is not None
+        return lambda image, text, scale: sigmoid_loss(image, text, scale, logit_bias)
+    return {"softmax": contrastive_loss, "tiled": tiled_loss}[name]

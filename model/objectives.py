@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from model.bag_of_words import BagOfWords, BagOfWordsClip
 from model.caption import Captioner
 from model.clip import CLIP
-from model.config import MAX_LOGIT_SCALE, ClipConfig, Objective
-from model.loss import contrastive_loss, sigmoid_loss
+from model.config import MAX_LOGIT_SCALE, ClipConfig, ComputeConfig, Objective
+from model.loss import by_name, sigmoid_loss
 
 Predictor = BagOfWords | Captioner
 Model = CLIP | Predictor
@@ -33,8 +33,8 @@ SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # at the start; Zhai et al. 2023, sec
 class SigmoidClip(CLIP):
     """CLIP with a bias beside the factor of the cosines, which starts so that every pair is a likely no."""
 
-    def __init__(self, config: ClipConfig):
-        super().__init__(config)
+    def __init__(self, config: ClipConfig, compute: ComputeConfig | None = None):
+        super().__init__(config, compute)
         nn.init.constant_(self.logit_scale, math.log(SIGMOID_SCALE))
         self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
 
@@ -65,9 +65,16 @@ MODELS: dict[Objective, type[Model]] = {
 }
 
 
-def build(config: ClipConfig) -> Model:
+def build(config: ClipConfig, compute: ComputeConfig | None = None) -> Model:
     """The module of the objective, with initial values drawn from torch's generator."""
-    return MODELS[config.objective](config)
+    return MODELS[config.objective](config, compute)
+
+
+def compile_towers(model: Model) -> None:
+    """Let torch.compile work on what it has of towers."""
+    model.visual.compile()
+    if not isinstance(model, BagOfWords):
+        model.transformer.compile()
 
 
 def encode(model: Model, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor, ...]:
@@ -78,12 +85,12 @@ def encode(model: Model, images: Tensor, tokens: Tensor, text_groups: int = 1) -
     return model(images, tokens, text_groups)[:2]
 
 
-def loss(model: Model, encoded: tuple[Tensor, ...], tokens: Tensor) -> Tensor:
-    """The loss of a rank's pairs, from what `encode` gave for them.  -> []"""
+def loss(model: Model, encoded: tuple[Tensor, ...], tokens: Tensor, softmax: str = "softmax") -> Tensor:
+    """The loss of a rank's pairs, from what `encode` gave for them; `softmax` is how a contrastive one is worked out.  -> []"""
     if isinstance(model, SigmoidClip):
         return sigmoid_loss(encoded[0], encoded[1], model.logit_scale.exp(), model.logit_bias)
     if isinstance(model, CLIP):
-        return contrastive_loss(encoded[0], encoded[1], model.logit_scale.exp())
+        return by_name(softmax, None)(encoded[0], encoded[1], model.logit_scale.exp())
     if isinstance(model, Captioner):
         return caption_loss(encoded[0], tokens.argmax(-1))
     return bag_of_words_loss(encoded[0])

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from model import checkpoint, data, objectives, optimizer, ranks, resize, runs
+from model import accumulate, checkpoint, data, files, objectives, optimizer, ranks, resize, runs
 from model.config import IMAGE_MEAN, IMAGE_STD, ClipConfig, TrainConfig
 from model.events import Event, EventLog
 from model.order import key
@@ -43,7 +43,7 @@ class State:
     """All that a checkpoint holds beside the tokenizer: what resuming needs is here or is a function of `step`."""
 
     model: objectives.Model
-    optimizer: torch.optim.AdamW
+    optimizer: torch.optim.Optimizer
     step: int = 0  # steps that are done
     bad: Counter[str] = field(default_factory=Counter)  # pairs that were replaced, by reason, on all ranks
 
@@ -90,13 +90,17 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks) -> Tensor:
     """Forward and backward of one batch; each rank's own loss, its gradients added to those that are there."""
-    images = normalise(batch.images.to(me.device, non_blocking=True))
+    images = batch.images.to(me.device, non_blocking=True)
     tokens = batch.tokens.to(me.device, non_blocking=True)
-    with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        encoded = objectives.encode(state.model, images, tokens, config.text_groups)
-    loss = objectives.loss(state.model, encoded, tokens)
-    loss.backward()
-    return loss.detach()
+
+    def encode(rows: slice) -> tuple[Tensor, ...]:
+        with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            return objectives.encode(state.model, normalise(images[rows]), tokens[rows], config.text_groups)
+
+    def loss(*encoded: Tensor) -> Tensor:
+        return objectives.loss(state.model, encoded, tokens, config.loss)
+
+    return accumulate.backward(state.model, encode, loss, len(images), config.micro_batch, me.device)
 
 
 def update(config: TrainConfig, state: State, grads: FlatGradients, batch: data.Batch, me: Ranks) -> tuple[float, float, float]:
@@ -161,7 +165,8 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
         resize.start_from(model, model_config, config.start_from)
     if config.compute.compile:
         objectives.compile_towers(model)
-    state = State(model, optimizer.make(model, config.optimizer))
+    optimizer.store_weights(model, config.optimizer)
+    state = State(model, optimizer.make(model, config.optimizer, config.seed))
     if found is not None:
         facts = json.loads(found["state.json"])
         checkpoint.load_weights(model, checkpoint.unpack(found["model.safetensors"], "model.safetensors"), "checkpoint")
@@ -173,14 +178,17 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
 
 
 def tokenizer_of(config: TrainConfig, shards: tuple[Shard, ...], found: dict[str, bytes] | None, me: Ranks) -> Tokenizer:
-    """The checkpoint's tokenizer, or one learnt from the dataset's texts."""
+    """The checkpoint's tokenizer, the one that the settings name, or one learnt from the dataset's texts."""
     data_bytes = found["tokenizer.json"] if found else b""
     if found is None and config.start_from:
-        data_bytes = checkpoint.load_model(config.start_from)[1].to_bytes()
+        data_bytes = checkpoint.load_any(config.start_from)[1].to_bytes()
     elif found is None and me.rank == 0:
-        texts = iterate_texts(runs.shards_folder(config), shards, config.data.tokenizer_texts)
         text = config.model.text
-        data_bytes = Tokenizer.train(texts, text.vocab_size, text.context_length).to_bytes()
+        if config.data.vocabulary:
+            data_bytes = Tokenizer.from_vocabulary(files.read(config.data.vocabulary), text.context_length).to_bytes()
+        else:
+            texts = iterate_texts(runs.shards_folder(config), shards, config.data.tokenizer_texts)
+            data_bytes = Tokenizer.train(texts, text.vocab_size, text.context_length).to_bytes()
     return Tokenizer.from_bytes(ranks.broadcast_bytes(data_bytes, me))
 
 

@@ -26,10 +26,11 @@ import torch
 from matplotlib.figure import Figure
 
 from model import checkpoint, objectives, runs
-from model.config import Objective, TrainConfig, mini
+from model.config import Objective, TrainConfig
 from model.evaluate import datasets, likelihood, zero_shot
 from model.evaluate.config import Likelihood
 from model.evaluate.datasets import EvalSet
+from model.recipes import mini
 from model.tokenizer import Tokenizer
 from model.train import train
 

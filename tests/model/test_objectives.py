@@ -16,7 +16,8 @@ from model import caption, checkpoint, objectives, ranks, report
 from model.bag_of_words import BagOfWords, BagOfWordsClip
 from model.caption import Captioner
 from model.clip import CLIP
-from model.config import MODELS, ClipConfig, Objective, OptimizerConfig, TextConfig, VitConfig
+from model.config import ClipConfig, Objective, OptimizerConfig, TextConfig, VitConfig
+from model.recipes import MODELS
 from model.transformer import LayerNorm
 from tests.model.ranks_helper import run_ranks
 from tests.model.small import small_clip
