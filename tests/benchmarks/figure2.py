@@ -1,6 +1,6 @@
 """The paper's figure 2 on the mini dataset: zero-shot accuracy against pictures processed, for each objective.
 
-    python -m tests.benchmarks.figure2 --root out/mini      # after `make mini`; about an hour on one core
+    python -m tests.benchmarks.figure2 --root out/mini      # after `make mini`; half an hour of one core
 
 Trains each objective with each seed by the job's own loop: one image tower, batch, data order, optimiser and budget, only
 `model.objective` differs. At some points of each training the checkpoint classifies test pictures, five of each class, by
