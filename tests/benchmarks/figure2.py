@@ -1,6 +1,6 @@
 """The paper's figure 2 on the mini dataset: zero-shot accuracy against pictures processed, for each objective.
 
-    python -m tests.benchmarks.figure2 --root out/mini      # after `make mini`; about an hour on one core
+    python -m tests.benchmarks.figure2 --root out/mini      # after `make mini`; half an hour of one core
 
 Trains each objective with each seed by the job's own loop: one image tower, batch, data order, optimiser and budget, only
 `model.objective` differs. At some points of each training the checkpoint classifies test pictures, five of each class, by
@@ -141,16 +141,16 @@ def print_table(results: dict[str, list[Points]]) -> None:
 
 
 def draw(results: dict[str, list[Points]], chance: float, path: Path) -> None:
-    """A line for each objective: the mean of the seeds, each seed a dot; predictive models by `sum`, dashed by `lift`."""
+    """A line for each objective: the mean of the seeds, each seed a dot; predictive models by `sum`, dashed by `per_token`."""
     figure = Figure(figsize=(7, 4.2), dpi=110, layout="constrained")
     axes = figure.add_subplot()
     for objective, seeds in results.items():
         name, color = STYLES[objective]
-        rules = {"sum": "-", "lift": "--"} if "sum" in seeds[0][0] else {"cosines": "-"}
+        rules = {"sum": "-", "per_token": "--"} if "sum" in seeds[0][0] else {"cosines": "-"}
         images = [point["images"] for point in seeds[0]]
         for rule, line in rules.items():
             values = np.asarray([[point[rule] for point in points] for points in seeds]) * 100
-            label = name if rule != "lift" else f"{name}, less a grey picture's"
+            label = f"{name}, per token" if rule == "per_token" else name
             axes.plot(images, values.mean(0), line, color=color, label=label, linewidth=1.8)
             axes.plot(images, values.T, ".", color=color, markersize=4)
     axes.axhline(100 * chance, color="#888888", linewidth=1, linestyle=":", label="chance")
