@@ -168,18 +168,18 @@ class PerQueryWorker:
 def _by_query(name: str, worker: type, writes: pa.Schema, num_sources: int = 1) -> Stage:
     """A stage with a part for each bucket of queries."""
     columns = (None,) * num_sources
-    return Stage(name=name, version=1, shape="count", worker=worker, writes=writes, columns=columns, plan=plan_join)
+    return Stage(name=name, version=1, shape="count", worker=worker, writes=writes, columns=columns, plan=plan_join, light=True)
 
 
 COUNT = Stage(
     name="balance_count", version=2, shape="count", worker=CountWorker, writes=schema.COUNTS, columns=(SLIM,),
-    bucket=query_bucket, buckets=_num_query_buckets, plan=_plan_rows,
+    bucket=query_bucket, buckets=_num_query_buckets, plan=_plan_rows, light=True,
 )  # fmt: skip
 WINDOWS = _by_query("balance_windows", WindowsWorker, schema.WINDOWS)
 DRAWS = replace(COUNT, name="balance_draws", version=1, worker=DrawsWorker, writes=schema.DRAWS)
 LIMITS = _by_query("balance_limits", LimitsWorker, schema.LIMITS, 2)
 SOFT_LIMITS = _by_query("balance_limits", SoftLimitsWorker, schema.LIMITS)
-STAGE = Stage(name="balance", version=2, shape="group", worker=Worker, writes=schema.BALANCED, plan=plan_group)
+STAGE = Stage(name="balance", version=2, shape="group", worker=Worker, writes=schema.BALANCED, plan=plan_group, light=True)
 PER_QUERY = _by_query("balance_per_query", PerQueryWorker, schema.PER_QUERY, 2)
 
 
