@@ -93,5 +93,5 @@ def test_a_prepared_column_read_byte_by_byte_has_the_words_of_its_texts(normaliz
     table = [bytes([letter]) for letter in normalize.LETTERS[normalizer]]
     marks = {i: b" " + bytes([i]) + b" " for i, letter in enumerate(table) if letter == b"\xff"}
     for text, row in zip(texts, normalize.prepared(pa.array(texts, pa.string()), normalizer).to_pylist(), strict=True):
-        words = b"".join(marks.get(byte, table[byte]) for byte in row.encode()).decode().split(" ")
+        words = b"".join(marks[byte] if byte in marks else table[byte] for byte in row.encode()).decode().split(" ")
         assert [word for word in words if word or normalizer == "metaclip"] == normalize.TEXT_WORDS[normalizer](text)
