@@ -152,8 +152,10 @@ def _parquet(job: Job, table: pa.Table) -> bytes:
 
 
 def _parquet_bytes(row_groups: list[pa.Table]) -> bytes:
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, row_groups[0].schema, compression="zstd", write_page_checksum=True) as writer:
+    sink, columns = io.BytesIO(), row_groups[0].schema
+    repeating = [name for name in columns.names if name not in schema.DISTINCT]  # a dictionary of the others only costs time
+    options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": repeating}
+    with pq.ParquetWriter(sink, columns, **options) as writer:
         for table in row_groups:
             writer.write_table(table, row_group_size=ONE_ROW_GROUP)
     return sink.getvalue()

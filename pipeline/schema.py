@@ -11,6 +11,8 @@ import pyarrow as pa
 DROP = pa.field("drop", pa.string())
 OUTPUT = pa.field("output", pa.int32())  # which of the task's output files a row goes to, where there are several
 
+DISTINCT = frozenset(("pair_id", "image_url", "text", "record_offset"))  # columns whose values hardly ever come twice in a part
+
 SOURCES = pa.schema(
     [
         ("archive", pa.string()),  # path or URL, as given
