@@ -22,7 +22,8 @@ SKIPPED_TAGS = (
     "ref", "math", "chem", "ce", "gallery", "timeline", "score", "graph", "hiero", "imagemap", "inputbox", "syntaxhighlight",
     "source", "templatedata", "categorytree", "mapframe", "maplink", "style", "script", "templatestyles",
 )  # fmt: skip
-SKIPPED_LINKS = re.compile(r"\s*(?:file|image|media|category)\s*:|\s*[a-z]{2,3}(?:-[a-z-]{2,12})?:(?! )", re.I)
+SKIPPED_LINKS = re.compile(r"\s*(?:file|image|media|category)\s*:", re.I)
+OTHER_LANGUAGE = re.compile(r"\s*[a-z]{2,3}(?:-[a-z-]{2,12})?:(?! )")
 _NESTING = re.compile(
     r"(?P<template>\{\{)|(?P<end_template>\}\})|(?P<table>^[ \t:*]*\{\|)|(?P<end_table>^[ \t]*\|\})"
     rf"|<(?P<close>/?)(?P<tag>{'|'.join(SKIPPED_TAGS)})\b[^<>]{{0,2000}}>",
@@ -66,7 +67,8 @@ def _collect(code: mwparserfromhell.wikicode.Wikicode, pieces: list[str]) -> Non
         if isinstance(node, Text):
             pieces.append(node.value)
         elif isinstance(node, Wikilink):
-            if SKIPPED_LINKS.match(str(node.title)):
+            title = str(node.title)
+            if SKIPPED_LINKS.match(title) or (node.text is None and OTHER_LANGUAGE.match(title)):
                 pieces.append(" ")
             else:
                 _collect(node.text if node.text is not None else node.title, pieces)

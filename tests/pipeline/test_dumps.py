@@ -102,7 +102,7 @@ def test_of_wikitext_stays_what_a_reader_sees() -> None:
         "a<!-- b -->c<!-- never closed": "a c",
         "== History ==\n* one\n# two\n:: three": "History one two three",
         "[[File:Dog.jpg|thumb|A [[big]] dog]]A dog[[Category:Dogs]]": "A dog",
-        "[[:Category:Dogs]] [[fr:Chien]] [[Talk: it over|x]]": ":Category:Dogs x",
+        "[[:Category:Dogs]] [[fr:Chien]] [[Talk: it over|x]] [[re:Zero|y]] [[CSI: NY]]": ":Category:Dogs x y CSI: NY",
         "[http://a.example/b the site] and http://c.example/d?e end": "the site] and end",
         "x\n{| class=wikitable\n|-\n! a\n| b || c\n{|\n| inner\n|}\n|}\ny": "x y",
         "fish &amp; chips&nbsp;&eacute; &#xD800; &#0; &bogus;": "fish & chips é &#0; &bogus;",
