@@ -5,9 +5,11 @@ import time
 import numpy as np
 import pytest
 
+from pipeline import rules as rules_module
 from pipeline import text
 from pipeline.config import CrawlConfig
-from pipeline.text import Rules, clean, clean_fully
+from pipeline.rules import Rules
+from pipeline.text import clean, clean_fully
 
 ALPHABETS = (
     [chr(i) for i in range(32, 127)],
@@ -149,7 +151,7 @@ def test_other_languages_and_scripts_are_dropped(rules: Rules, sentence: str) ->
 @pytest.mark.parametrize("seed", range(5))
 def test_no_list_of_function_words_is_foreign(rules: Rules, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    words = sorted(text.FUNCTION_WORDS)
+    words = sorted(rules_module.FUNCTION_WORDS)
     for _ in range(100):
         assert not rules.is_foreign(" ".join(rng.choice(words, size=rng.integers(1, 14)).tolist()))
 
