@@ -14,13 +14,13 @@ import math
 import numpy as np
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
-from pipeline.compiled import compiled
+from pipeline.compiled import compiled, inner
 
 MIN_OTHER, MAX_WANTED = 0.3, 0.001  # probabilities that make an identification confident
 _log1p = np.log1p(np.arange(64)).astype(np.float32)
 
 
-@compiled
+@inner
 def probabilities(text, lower, moves, rows, features, weights, priors, aliases, counts, found, scores):
     """Fill `scores` with the probability of each language. Scratch: counts [features] zeros, found [as long as the text].
 

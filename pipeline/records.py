@@ -23,9 +23,7 @@ FIRST_BYTES = 1 << 14  # of a member: holds most WAT records
 INFLATE_BYTES = 4 << 20  # at most at once
 MAX_BLOCK_BYTES = 64 << 20
 MAX_HEADER_BYTES = 1 << 20
-CONTENT_LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,18})[ \t]*\r?$", re.I | re.M)
-TYPE = re.compile(rb"^warc-type:[ \t]*([a-z]+)[ \t]*\r?$", re.I | re.M)
-TARGET = re.compile(rb"^warc-target-uri:[ \t]*<?([^\r\n>]*)", re.I | re.M)
+LENGTH = re.compile(rb"\d{1,18}")
 END = b"\r\n\r\n"
 AGAIN = "the download was cut off: download it again"
 
@@ -50,15 +48,19 @@ class Head(NamedTuple):
         """Where the block ends."""
         return self.block + self.length
 
-    def is_of(self, wanted: bytes) -> bool:
-        """True for a record of the type `wanted`."""
-        found = TYPE.search(self.text)
-        return found is not None and found[1].lower() == wanted
-
     def target(self) -> str:
         """WARC-Target-URI, without the brackets that WARC 1.0 wrote."""
-        found = TARGET.search(self.text)
-        return found[1].decode("utf-8", "replace").strip() if found else ""
+        return _field(self.text, b"warc-target-uri").decode("utf-8", "replace").removeprefix("<").removesuffix(">")
+
+
+def _field(head: bytes, name: bytes) -> bytes:
+    """The value of a named field of a header, which has CRLF between its lines; empty where there is none."""
+    start = head.lower().find(b"\r\n" + name + b":")
+    if start < 0:
+        return b""
+    start += len(name) + 3
+    end = head.find(b"\r\n", start)
+    return head[start : end if end >= 0 else len(head)].strip()
 
 
 def cut_off(archive: str, offset: int) -> InputError:
@@ -81,10 +83,10 @@ def _head(archive: str, offset: int, text: bytes) -> Head | None:
     if end < 0:
         return None
     head = text[:end]
-    length = CONTENT_LENGTH.search(head)
-    if length is None:
-        raise broken(archive, offset, "expected a header with a Content-Length, found none")
-    return Head(head, end + len(END), int(length[1]))
+    length = _field(head, b"content-length")
+    if not LENGTH.fullmatch(length):
+        raise broken(archive, offset, f"expected a header with a Content-Length, found {length[:20]!r}")
+    return Head(head, end + len(END), int(length))
 
 
 class Reader:
@@ -176,7 +178,7 @@ class Reader:
 
     def finished(self, head: Head, text: bytes, wanted: bytes) -> Record | None:
         """The record of a header and the text that it stands in."""
-        if not head.is_of(wanted):
+        if _field(head.text, b"warc-type").lower() != wanted:
             return None
         return Record(self.record, head.target(), text[head.block : min(head.end, head.block + MAX_BLOCK_BYTES)])
 

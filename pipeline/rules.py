@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import strings
-from pipeline.compiled import compiled
+from pipeline.compiled import compiled, inner
 from pipeline.config import CrawlConfig
 from pipeline.language import Model, is_foreign
 
@@ -92,7 +92,7 @@ def _letters(scripts: frozenset[str]) -> np.ndarray:
     return kinds
 
 
-@compiled
+@inner
 def _slot(low, high):
     """Where a hash table of words looks first."""
     return (low * np.uint64(0x9E3779B97F4A7C15) ^ high * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(54)
@@ -103,7 +103,8 @@ def _word_table() -> np.ndarray:
     table = np.zeros((WORD_SLOTS, 3), np.uint64)
     for word in sorted(FUNCTION_WORDS):
         low, high = np.frombuffer(word.encode().ljust(16, b"\0"), np.uint64)
-        slot = int(_slot(low, high))
+        with np.errstate(over="ignore"):
+            slot = int(_slot.py_func(low, high))
         while table[slot, 2]:
             slot = (slot + 1) % WORD_SLOTS
         table[slot] = low, high, 2 if word in CLEARLY_ENGLISH else 1
@@ -123,7 +124,7 @@ def is_english(words: list[str]) -> bool:
     return 4 * sum(word in CLEARLY_ENGLISH for word in words) >= len(words) or FUNCTION_WORDS.issuperset(words)
 
 
-@compiled
+@inner
 def _word_kind(low, high, words):
     """0: another word, 1: an English function word, 2: a clearly English one."""
     slot = np.int64(_slot(low, high))
@@ -134,7 +135,7 @@ def _word_kind(low, high, words):
     return 0
 
 
-@compiled
+@inner
 def _is_english(text, words):
     """is_english of a text whose words stand between single spaces."""
     num_words = num_clear = 0
@@ -159,7 +160,7 @@ def _is_english(text, words):
     return 4 * num_clear >= num_words or only
 
 
-@compiled
+@inner
 def _code_point(text, position):
     """(code point, length) of the UTF-8 sequence here, which is valid."""
     first = np.int64(text[position])
@@ -174,7 +175,7 @@ def _code_point(text, position):
     return (first & 0x07) << 18 | second << 12 | third << 6 | np.int64(text[position + 3]) & 0x3F, 4
 
 
-@compiled
+@inner
 def _shape(text, letters, max_repeat):
     """(characters, letters, letters of the wanted scripts, longest run > max_repeat, small ASCII letters, spaces)."""
     num_chars = num_letters = num_wanted = num_small = num_spaces = run = 0

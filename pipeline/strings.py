@@ -11,8 +11,8 @@ import pyarrow as pa
 
 
 def valid(value: str) -> str:
-    """The string without half surrogates, which Arrow cannot hold."""
-    return value if value.isascii() else value.encode("utf-8", "replace").decode()
+    """The string with U+FFFD for each half of a surrogate pair, as browsers read it: Arrow cannot hold one."""
+    return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def views(array: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ source  RFC 8259 (JSON), RFC 3629 (UTF-8)
 
 import numpy as np
 
-from pipeline.compiled import compiled
+from pipeline.compiled import compiled, inner
 
 QUOTE, BACKSLASH, COMMA, COLON = 34, 92, 44, 58
 BRACE, BRACE_END, BRACKET, BRACKET_END = 123, 125, 91, 93
@@ -62,19 +62,19 @@ _key_starts = np.cumsum([0, *map(len, KEYS)])
 ROOT = 19
 
 
-@compiled
+@inner
 def _is(data, start, end, key):
     """True where data[start:end] is KEYS[key]."""
     first, last = _key_starts[key], _key_starts[key + 1]
     if end - start != last - first:
         return False
-    for i in range(last - first):
+    for i in range(last - first):  # noqa: SIM110
         if data[start + i] != _keys[first + i]:
             return False
     return True
 
 
-@compiled
+@inner
 def _space(data, position, end):
     """The position after white space."""
     while position < end:
@@ -85,7 +85,7 @@ def _space(data, position, end):
     return position
 
 
-@compiled
+@inner
 def _string(data, position, end):
     """(position after the string's closing quote or BROKEN, whether it has escapes); `position`: after its opening quote."""
     escaped = False
@@ -113,7 +113,7 @@ def _string(data, position, end):
     return BROKEN, escaped
 
 
-@compiled
+@inner
 def _digits(data, position, end):
     """The position after a run of at least one and at most MAX_DIGITS digits, or BROKEN."""
     start = position
@@ -122,7 +122,7 @@ def _digits(data, position, end):
     return position if 0 < position - start <= MAX_DIGITS else BROKEN
 
 
-@compiled
+@inner
 def _scalar(data, position, end):
     """The position after a number, true, false or null, or BROKEN. An exponent counts as broken: what is wanted has none."""
     for literal in (TRUE, FALSE, NULL):
@@ -140,7 +140,7 @@ def _scalar(data, position, end):
     return position
 
 
-@compiled
+@inner
 def _skip(data, position, end):
     """The position after any JSON value, which is checked, or BROKEN."""
     is_object = np.zeros(MAX_DEPTH, np.bool_)
@@ -153,7 +153,7 @@ def _skip(data, position, end):
         opened = False
         if byte == QUOTE:
             position, _ = _string(data, position + 1, end)
-        elif byte == BRACE or byte == BRACKET:
+        elif byte == BRACE or byte == BRACKET:  # noqa: SIM109
             if depth == MAX_DEPTH:
                 return BROKEN
             is_object[depth] = byte == BRACE
@@ -188,7 +188,7 @@ def _skip(data, position, end):
                 return BROKEN
 
 
-@compiled
+@inner
 def _key(data, position, end):
     """(position after a key and its colon or BROKEN, where the key starts and ends, whether it has escapes)."""
     position = _space(data, position, end)
@@ -205,7 +205,7 @@ def _key(data, position, end):
     return position + 1, start, last, escaped
 
 
-@compiled
+@inner
 def _put(code, out, size):
     """Write a code point as UTF-8; the new size."""
     if code < 0x80:
@@ -227,7 +227,7 @@ def _put(code, out, size):
     return size + 4
 
 
-@compiled
+@inner
 def _hex4(data, position):
     """The number that four hex digits write."""
     code = 0
@@ -236,7 +236,7 @@ def _hex4(data, position):
     return code
 
 
-@compiled
+@inner
 def _sequence(data, position, end):
     """The length of the UTF-8 sequence of two to four bytes that starts here, or 0 where it is none."""
     first = data[position]
@@ -254,7 +254,7 @@ def _sequence(data, position, end):
     return size
 
 
-@compiled
+@inner
 def _copy(data, position, end, out, size):
     """Write the characters of the string data[position:end]; the new size, or BROKEN: broken UTF-8, half a surrogate pair."""
     while position < end:
@@ -290,7 +290,7 @@ def _copy(data, position, end, out, size):
     return size
 
 
-@compiled
+@inner
 def _link(data, position, end, spans):
     """Read a link object; (position after it or BROKEN, 1 an image link, 2 one of srcset, 0 none). `position`: after its brace.
 
@@ -339,7 +339,7 @@ def _link(data, position, end, spans):
     return position, 2 if last - first >= 6 and _is(data, last - 6, last, SRCSET) else 1
 
 
-@compiled
+@inner
 def _links(data, position, end, record, size, num_links, out, offsets, records):
     """Read the array of links; (position after it or BROKEN, size of `out`, number of links). `position`: after its bracket."""
     spans = np.empty((4, 2), np.int64)
@@ -375,7 +375,7 @@ def _links(data, position, end, record, size, num_links, out, offsets, records):
             return BROKEN, size, num_links
 
 
-@compiled
+@inner
 def _below(context, data, start, end):
     """What lies under a key of an object on the way to the links: a number of KEYS, or -1 where it is not wanted."""
     if context == ROOT:
@@ -393,7 +393,7 @@ def _below(context, data, start, end):
     return BASE if _is(data, start, end, BASE) else -1
 
 
-@compiled
+@inner
 def _record(data, position, end, record, size, num_links, out, offsets, records, bases):
     """Read one record; (True where it is understood, size of `out`, number of links)."""
     contexts = np.empty(8, np.int64)

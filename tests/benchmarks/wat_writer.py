@@ -26,9 +26,14 @@ from pipeline.hashing import string_hash
 from tests.benchmarks.translations import messages
 
 FOLDERS = ("/usr/share/doc", "/usr/share/gtk-doc", "/usr/lib", "/usr/local", "/opt", sys.prefix, str(Path.home()))
-LANGUAGES = "de fr es it pt_BR nl pl ru ja zh_CN tr cs sv vi uk hu ko fi da ro el id".split()
+LANGUAGES = "de fr es it pt_BR nl pl ru ja zh_CN tr cs sv vi uk hu ko fi da ro el id".split()  # noqa: SIM905
 MIN_PAGE_BYTES, MAX_PAGE_BYTES = 4_000, 300_000
-PATHS = {"a": ("A@/href", "href"), "img": ("IMG@/src", "src"), "iframe": ("IFRAME@/src", "src"), "form": ("FORM@/action", "action")}
+PATHS = {
+    "a": ("A@/href", "href"),
+    "img": ("IMG@/src", "src"),
+    "iframe": ("IFRAME@/src", "src"),
+    "form": ("FORM@/action", "action"),
+}
 HEADER = (
     "WARC/1.0\r\nWARC-Type: metadata\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2024-05-31T01:17:49Z\r\n"
     "WARC-Record-ID: <urn:uuid:00000000-0000-4000-8000-{number:012d}>\r\n"
@@ -54,7 +59,13 @@ def html_files(num_pages: int) -> list[str]:
 
 def record(url: str, number: int, envelope: dict[str, object]) -> bytes:
     """One gzip member with one metadata record."""
-    inflated = {"Deflate-Length": "423", "Header-Length": "10", "Footer-Length": "8", "Inflated-CRC": "1106529533", "Inflated-Length": "626"}
+    inflated = {
+        "Deflate-Length": "423",
+        "Header-Length": "10",
+        "Footer-Length": "8",
+        "Inflated-CRC": "1106529533",
+        "Inflated-Length": "626",
+    }
     container = {"Filename": "bench.warc.gz", "Compressed": True, "Offset": str(number), "Gzip-Metadata": inflated}
     body = orjson.dumps({"Container": container, "Envelope": envelope}).replace(b"</", b"<\\/")
     return gzip.compress(HEADER.format(url=url, number=number, size=len(body)).encode() + body + b"\r\n\r\n", 6, mtime=0)
@@ -106,17 +117,39 @@ def add_images(rng: np.random.Generator, links: list[dict[str, str]], texts: lis
 
 def envelopes(page: str, url: str, host: str, html: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The envelopes of the three records of a page."""
-    headers = {"Date": "Sat, 18 May 2024 01:58:10 GMT", "Content-Type": "text/html; charset=UTF-8", "Server": "nginx",
-               "Cache-Control": "private, max-age=0", "Vary": "Accept-Encoding", "Connection": "keep-alive"}  # fmt: skip
-    request = {"Request-Message": {"Method": "GET", "Path": "/", "Version": "HTTP/1.1"}, "Headers-Length": "263",
-               "Headers": {"User-Agent": "CCBot/2.0 (https://commoncrawl.org/faq/)", "Accept-Encoding": "br,gzip", "Host": host}}  # fmt: skip
-    response = {"Response-Message": {"Version": "HTTP/1.1", "Status": "200", "Reason": "OK"}, "Headers": headers,
-                "HTML-Metadata": html, "Entity-Length": str(len(page)), "Entity-Trailing-Slop-Length": "0"}  # fmt: skip
-    for kind, payload in (("request", {"HTTP-Request-Metadata": request}), ("response", {"HTTP-Response-Metadata": response}),
-                          ("metadata", {"WARC-Metadata-Metadata": {"Metadata-Records": [{"Name": "fetchTimeMs", "Value": "120"}]}})):  # fmt: skip
-        warc = {"WARC-Type": kind, "WARC-Date": "2024-05-18T01:58:10Z", "Content-Length": "265", "WARC-Target-URI": url,
-                "WARC-Record-ID": "<urn:uuid:292f457d-203c-42f2-a1b5-69a4dabefd4f>", "WARC-IP-Address": "208.80.154.224"}  # fmt: skip
-        payload = {"Actual-Content-Type": f"application/http; msgtype={kind}", **payload, "Actual-Content-Length": "265"}
+    headers = {
+        "Date": "Sat, 18 May 2024 01:58:10 GMT",
+        "Content-Type": "text/html; charset=UTF-8",
+        "Cache-Control": "private, max-age=0",
+        "Vary": "Accept-Encoding",
+    }
+    request = {
+        "Request-Message": {"Method": "GET", "Path": "/", "Version": "HTTP/1.1"},
+        "Headers-Length": "263",
+        "Headers": {"User-Agent": "CCBot/2.0 (https://commoncrawl.org/faq/)", "Accept-Encoding": "br,gzip", "Host": host},
+    }
+    response = {
+        "Response-Message": {"Version": "HTTP/1.1", "Status": "200", "Reason": "OK"},
+        "Headers": headers,
+        "HTML-Metadata": html,
+        "Entity-Length": str(len(page)),
+    }
+    metadata = {"Metadata-Records": [{"Name": "fetchTimeMs", "Value": "120"}]}
+    payloads = (
+        ("request", "HTTP-Request-Metadata", request),
+        ("response", "HTTP-Response-Metadata", response),
+        ("metadata", "WARC-Metadata-Metadata", metadata),
+    )
+    for kind, name, content in payloads:
+        warc = {
+            "WARC-Type": kind,
+            "WARC-Date": "2024-05-18T01:58:10Z",
+            "Content-Length": "265",
+            "WARC-Record-ID": "<urn:uuid:292f457d-203c-42f2-a1b5-69a4dabefd4f>",
+            "WARC-IP-Address": "208.80.154.224",
+            "WARC-Target-URI": url,
+        }
+        payload = {"Actual-Content-Type": f"application/http; msgtype={kind}", name: content, "Actual-Content-Length": "265"}
         yield {"Payload-Metadata": payload, "Format": "WARC/1.0", "WARC-Header-Length": "357", "WARC-Header-Metadata": warc}
 
 
