@@ -10,10 +10,13 @@ source  py3langid 0.4 (naive Bayes over byte n-grams, model in the package): cho
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from pipeline import strings
 from pipeline.compiled import compiled, inner
 
 MIN_OTHER, MAX_WANTED = 0.3, 0.001  # probabilities that make an identification confident
@@ -62,13 +65,20 @@ def probabilities(text, lower, moves, rows, features, weights, priors, aliases, 
         scores[aliases[i, 1]] = 0
 
 
-@compiled
+@inner
 def is_foreign(text, lower, model, wanted, counts, found, scores):
     """True where the text is surely in another language than number `wanted`. model: as Model.tables."""
     moves, rows, features, weights, priors, aliases = model
     probabilities(text, lower, moves, rows, features, weights, priors, aliases, counts, found, scores)
     best = scores.argmax()
     return best != wanted and scores[best] >= MIN_OTHER and scores[wanted] < MAX_WANTED
+
+
+@compiled
+def _are_foreign(data, offsets, model, wanted, counts, found, scores, answers):
+    """Write is_foreign of each text."""
+    for i in range(len(offsets) - 1):
+        answers[i] = is_foreign(data[offsets[i] : offsets[i + 1]], False, model, wanted, counts, found, scores)
 
 
 class Model:
@@ -93,7 +103,11 @@ class Model:
         weights = self.tables[3]
         return np.zeros(len(weights), np.int32), np.empty(max_bytes + 1, np.int32), np.empty(len(self.languages), np.float32)
 
-    def is_foreign(self, text: str, wanted: str) -> bool:
-        """True where one text is surely in another language than `wanted`."""
-        data = np.frombuffer((text.lower() if text.isupper() else text).encode(), np.uint8)
-        return bool(is_foreign(data, False, self.tables, self.languages.index(wanted), *self.scratch(len(data))))
+    def are_foreign(self, texts: Sequence[str], wanted: str) -> np.ndarray:
+        """For each text, in NFC, True where it is surely in another language than `wanted`.  [n] -> [n] bool"""
+        column = pa.array([text.lower() if text.isupper() else text for text in texts], pa.string())
+        data, offsets = strings.views(column)
+        answers = np.empty(len(texts), np.bool_)
+        scratch = self.scratch(int(np.diff(offsets).max(initial=0)))
+        _are_foreign(data, offsets, self.tables, self.languages.index(wanted), *scratch, answers)
+        return answers

@@ -127,7 +127,7 @@ class Reader:
                     text = member.decompress(member.unconsumed_tail, INFLATE_BYTES)
                 yield text
                 step = min(4 * step, 1 << 20)
-        except zlib_ng.error as error:
+        except zlib_ng.error as error:  # pyright: ignore[reportGeneralTypeIssues]
             raise broken(self.archive, self.record, str(error)) from error
         self.position -= len(member.unused_data)
 

@@ -285,4 +285,4 @@ class Rules:
             return False
         if self.config.language == "en" and is_english(words):
             return False
-        return self.model.is_foreign(text, self.config.language)
+        return bool(self.model.are_foreign([text], self.config.language)[0])

@@ -61,7 +61,7 @@ def canonical_all(urls: pa.StringArray, bases: Sequence[str], base_of: np.ndarra
     out, ends, others = np.empty(room, np.uint8), np.zeros(len(urls) + 1, np.int64), np.empty(len(urls), np.int64)
     num_others = url_kernel.join(data, offsets, base_of, base_data, base_offsets, cuts, MAX_URL_CHARS, out, ends, others)
     places = others[:num_others]
-    raw = list(zip(strings.at(urls, places), base_of[places].tolist(), strict=True))
+    raw: list[tuple[str, int]] = list(zip(strings.at(urls, places), base_of[places].tolist(), strict=True))
     known = {key: canonical(key[0], bases[key[1]]) for key in set(raw)}
     is_good = np.ones(len(urls), np.bool_)
     is_good[places] = [known[key] is not None for key in raw]

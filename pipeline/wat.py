@@ -10,6 +10,9 @@ cost    records without the bytes IMG@ are not parsed; the others by compiled co
 source  ia-web-commons, the writer of WAT files: Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata
 """
 
+# pyarrow.compute makes its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 import html
 import json
 import re

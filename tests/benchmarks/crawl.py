@@ -13,6 +13,9 @@ last line  `crawl ratio=X.XX`: the peer's CPU time over the reader's, medians, r
         same ratio for the whole stage
 """
 
+# pyarrow.compute makes its functions at import, where pyright does not see them.
+# pyright: reportAttributeAccessIssue=false
+
 import argparse
 import hashlib
 import io
@@ -65,7 +68,9 @@ def peer(path: str, *, lazy: bool) -> pa.Table:
     parser = simdjson.Parser()
     for record in ArchiveIterator(stream, record_types=WarcRecordType.metadata, parse_http=False):
         block = record.reader.read()
-        peer_pairs((parser.parse(block) if lazy else simdjson.loads(block))["Envelope"], pairs)
+        document: Any = parser.parse(block) if lazy else simdjson.loads(block)
+        peer_pairs(document["Envelope"], pairs)
+        del document  # a lazy one must be gone before the parser is used again
     return pa.table(dict(zip(COLUMNS, map(list, zip(*pairs, strict=True)), strict=True)))
 
 

@@ -196,6 +196,7 @@ def test_a_small_body_does_not_become_a_huge_page() -> None:
     bomb = gzip.compress(b"<html>" + b"\0" * (responses.MAX_PAGE_BYTES * 4))
     page = responses.page(block(bomb, "Content-Type: text/html", "Content-Encoding: gzip"))
     assert page is not None
+    assert page.html is not None
     assert len(page.html) == responses.MAX_PAGE_BYTES
 
 
