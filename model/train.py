@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from model import checkpoint, data, optimizer, ranks, resize, runs
+from model import checkpoint, compute, data, optimizer, ranks, resize, runs
 from model.clip import CLIP
 from model.config import IMAGE_MEAN, IMAGE_STD, MAX_LOGIT_SCALE, ClipConfig, TrainConfig
 from model.events import Event, EventLog
@@ -157,12 +157,11 @@ def resume(config: TrainConfig, run: str, me: Ranks) -> dict[str, bytes] | None:
 def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes] | None, me: Ranks) -> State:
     """The state to train from: drawn from the seed, or as the checkpoint left it."""
     torch.manual_seed(config.seed)
-    model = CLIP(model_config, config.compute).to(me.device).train()
+    model = CLIP(model_config)
+    compute.use(model, config.compute)
+    model.to(me.device).train()
     if found is None and config.start_from:
         resize.start_from(model, model_config, config.start_from)
-    if config.compute.compile:
-        model.visual.compile()
-        model.transformer.compile()
     state = State(model, optimizer.make(model, config.optimizer))
     if found is not None:
         facts = json.loads(found["state.json"])
