@@ -16,8 +16,9 @@ import time
 
 from jobs._cli import entry, told
 from model import runs
-from model.config import RECIPES, TrainConfig
+from model.config import TrainConfig
 from model.events import Event, readable
+from model.recipes import RECIPES
 
 MAX_FAILURES = 3  # restarts of the workers; Ray's own default is none
 

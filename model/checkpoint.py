@@ -58,9 +58,9 @@ def load_folder(folder: str) -> tuple[dict[str, bytes], dict[str, Any]]:
     return contents, manifest
 
 
-def pack(tensors: Mapping[str, Tensor]) -> bytes:
+def pack(tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
     """Tensors by name, as one safetensors file. No two may share memory."""
-    return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()})
+    return safetensors.torch.save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, metadata)
 
 
 def unpack(data: bytes, name: str) -> dict[str, Tensor]:
@@ -71,9 +71,8 @@ def unpack(data: bytes, name: str) -> dict[str, Tensor]:
         raise TornFolder(f"{name}: not a safetensors file: {error}") from None
 
 
-def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Copy tensors into a module. Raises ValueError that names what is missing, surplus or of another shape."""
-    own = model.state_dict()
+def check_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str) -> None:
+    """Raise ValueError, which names what is missing, surplus or of another shape, unless `tensors` fit a state dict."""
     missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     shapes = [
         f"{key} {list(tensors[key].shape)} instead of {list(own[key].shape)}"
@@ -83,6 +82,11 @@ def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], name: st
     if missing or surplus or shapes:
         found = f"missing: {missing or 'none'}; surplus: {surplus or 'none'}; of another shape: {shapes or 'none'}"
         raise ValueError(f"{name}: expected the tensors of this configuration, found {found}")
+
+
+def load_weights(model: torch.nn.Module, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Copy tensors into a module. Raises ValueError as `check_weights`."""
+    check_weights(model.state_dict(), tensors, name)
     model.load_state_dict(dict(tensors))
 
 

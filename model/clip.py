@@ -24,9 +24,11 @@ class CLIP(nn.Module):
     def __init__(self, config: ClipConfig):
         super().__init__()
         text = config.text
-        tower = VisionTransformer if isinstance(config.vision, VitConfig) else ModifiedResNet
-        self.visual = tower(config.vision, config.embed_dim)  # type: ignore[arg-type]
-        self.transformer = Transformer(text.width, text.layers, text.heads, causal=True)
+        if isinstance(config.vision, VitConfig):
+            self.visual = VisionTransformer(config.vision, config.embed_dim, config.quick_gelu)
+        else:
+            self.visual = ModifiedResNet(config.vision, config.embed_dim)
+        self.transformer = Transformer(text.width, text.layers, text.heads, causal=True, quick_gelu=config.quick_gelu)
         self.token_embedding = nn.Embedding(text.vocab_size, text.width)
         self.positional_embedding = nn.Parameter(torch.empty(text.context_length, text.width))
         self.ln_final = LayerNorm(text.width)
@@ -62,7 +64,7 @@ class CLIP(nn.Module):
         """
         x_BLD = self.token_embedding(tokens) + self.positional_embedding[: tokens.shape[1]]
         x_BLD = self.transformer(x_BLD)
-        end_BD = x_BLD[torch.arange(len(x_BLD), device=x_BLD.device), tokens.argmax(-1)]
+        end_BD = x_BLD[torch.arange(x_BLD.shape[0], device=x_BLD.device), tokens.argmax(-1)]
         return self.ln_final(end_BD) @ self.text_projection
 
     def encode_text_by_length(self, tokens: Tensor, groups: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every setting of a model and of its training, frozen classes, and the recipes that fill them.
+"""Every setting of a model and of its training, frozen classes. The recipes that fill them: model/recipes.py.
 
 Defaults are the paper's (CLIP, Radford et al. 2021, tables 18 to 20) where it names a value. Names of the towers'
 settings are those of OpenAI's release. A field whose metadata says `result=False` does not change the weights that come
@@ -113,19 +113,20 @@ class ClipConfig:
     embed_dim: int = 512
     vision: VitConfig | ResNetConfig = field(default_factory=VitConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    quick_gelu: bool = True  # x sigmoid(1.702 x) in every transformer, as OpenAI's; false: GELU, as most of open_clip's models
 
     def to_json(self) -> str:
         """The content of a model folder's config.json."""
         vision = {"kind": "vit" if isinstance(self.vision, VitConfig) else "resnet", **asdict(self.vision)}
         towers = {"embed_dim": self.embed_dim, "vision": vision, "text": asdict(self.text)}
-        values = {"format": 1, "objective": self.objective, **towers}
+        values = {"format": 1, "objective": self.objective, **towers, "quick_gelu": self.quick_gelu}
         return json.dumps({**values, "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD}, indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> "ClipConfig":
+    def from_json(cls, content: str) -> "ClipConfig":
         """The configuration in a config.json; contrastive where none is named. ValueError where it is not one of ours."""
         try:
-            values = json.loads(text)
+            values = json.loads(content)
             vision = dict(values["vision"])
             kind = {"vit": VitConfig, "resnet": ResNetConfig}[vision.pop("kind")]
             if "layers" in vision and isinstance(vision["layers"], list):
@@ -135,35 +136,22 @@ class ClipConfig:
                 objective in get_args(Objective),
                 f"config.json: expected an objective of {', '.join(get_args(Objective))}, found {objective!r}",
             )
-            text_config = TextConfig(**values["text"])
-            return cls(objective=objective, embed_dim=values["embed_dim"], vision=kind(**vision), text=text_config)
+            quick_gelu = values.get("quick_gelu", True)  # models of before this setting have it
+            text = TextConfig(**values["text"])
+            towers = {"embed_dim": values["embed_dim"], "vision": kind(**vision), "text": text}
+            return cls(objective=objective, quick_gelu=quick_gelu, **towers)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"config.json: expected embed_dim, vision (kind vit or resnet) and text, found {error!r}") from None
 
 
-def _resnet(embed_dim: int, layers: tuple[int, ...], width: int, resolution: int, text_width: int) -> ClipConfig:
-    # Table 19: heads are 64 channels wide everywhere; the text tower grows in width only.
-    vision = ResNetConfig(image_resolution=resolution, layers=layers, width=width, heads=width // 2)
-    return ClipConfig(embed_dim=embed_dim, vision=vision, text=TextConfig(width=text_width, heads=text_width // 64))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComputeConfig:
+    """How the towers are worked out: seconds and memory, not values (beyond rounding). CLIP section 2.5."""
 
-
-def _vit(embed_dim: int, patch_size: int, layers: int, width: int, resolution: int, text_width: int) -> ClipConfig:
-    # Table 20.
-    vision = VitConfig(image_resolution=resolution, patch_size=patch_size, width=width, layers=layers, heads=width // 64)
-    return ClipConfig(embed_dim=embed_dim, vision=vision, text=TextConfig(width=text_width, heads=text_width // 64))
-
-
-MODELS = {  # the paper's nine, by OpenAI's names
-    "RN50": _resnet(1024, (3, 4, 6, 3), 64, 224, 512),
-    "RN101": _resnet(512, (3, 4, 23, 3), 64, 224, 512),
-    "RN50x4": _resnet(640, (4, 6, 10, 6), 80, 288, 640),
-    "RN50x16": _resnet(768, (6, 8, 18, 8), 96, 384, 768),
-    "RN50x64": _resnet(1024, (3, 15, 36, 10), 128, 448, 1024),
-    "ViT-B/32": _vit(512, 32, 12, 768, 224, 512),
-    "ViT-B/16": _vit(512, 16, 12, 768, 224, 512),
-    "ViT-L/14": _vit(768, 14, 24, 1024, 224, 768),
-    "ViT-L/14@336px": _vit(768, 14, 24, 1024, 336, 768),
-}
+    activation_checkpointing: bool = False  # keep each block's input only, work the rest out again on the way back
+    channels_last: bool = True  # memory order of a ResNet's images, weights and activations
+    fused_attention: bool = True  # PyTorch's scaled_dot_product_attention; false: step by step
+    compile: bool = False  # torch.compile both towers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,7 +202,10 @@ class TrainConfig:
     """A whole training run. Defaults: the paper's ViT-B/32."""
 
     root: str = free("out/wit")  # local path or s3:// URL; reads root/6_shards, writes root/train and root/model
+    shards: str = free("")  # the dataset; "": root/6_shards
+    start_from: str = free("")  # a model's folder to go on from, its positions fitted to this resolution; "": from random weights
     model: ClipConfig = field(default_factory=ClipConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig, metadata={"result": False})
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     global_batch: int = 32_768  # pairs
@@ -255,48 +246,3 @@ class TrainConfig:
     def num_steps(self) -> int:
         """Optimiser steps of the whole run."""
         return self.num_samples // self.global_batch
-
-
-def _paper(name: str, learning_rate: float, **optimizer: float) -> TrainConfig:
-    settings = OptimizerConfig(learning_rate=learning_rate, **optimizer)  # type: ignore[arg-type]
-    return TrainConfig(
-        model=MODELS[name], optimizer=settings, precision="bfloat16", use_gpu=True, num_workers=8, cpus_per_worker=8
-    )
-
-
-def mini() -> TrainConfig:
-    """A small CLIP of the mini dataset: minutes on two cores."""
-    return TrainConfig(
-        root="out/mini",
-        model=ClipConfig(
-            embed_dim=128,
-            vision=ResNetConfig(image_resolution=32, layers=(1, 1, 1), width=16, heads=4),
-            text=TextConfig(context_length=32, vocab_size=1000, width=64, layers=2, heads=2),
-        ),
-        data=DataConfig(crop_min_side=0.9, num_lanes=2, num_threads=1, prefetch_batches=2, pixel_cache_bytes=200_000_000),
-        optimizer=OptimizerConfig(learning_rate=1.5e-3, weight_decay=0.1, num_warmup_steps=50),
-        global_batch=256,
-        num_samples=256 * 1300,
-        text_groups=4,
-        num_workers=2,
-        checkpoint_every_steps=250,
-        log_every_steps=50,
-    )
-
-
-def rn50() -> TrainConfig:
-    """The paper's RN50, 8 GPUs or a multiple."""
-    return _paper("RN50", 5e-4, beta2=0.999, epsilon=1e-8)
-
-
-def vit_b_32() -> TrainConfig:
-    """The paper's ViT-B/32, 8 GPUs or a multiple."""
-    return _paper("ViT-B/32", 5e-4)
-
-
-def vit_l_14() -> TrainConfig:
-    """The paper's ViT-L/14, many GPUs."""
-    return _paper("ViT-L/14", 4e-4)
-
-
-RECIPES = {"mini": mini, "rn50": rn50, "vit_b_32": vit_b_32, "vit_l_14": vit_l_14}

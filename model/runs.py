@@ -1,6 +1,6 @@
 """A training run's name and places; knows neither torch nor Ray, so that a finished run is seen at once.
 
-root/6_shards/                        what it reads
+root/6_shards/                        what it reads, or the folder in `shards`
 root/train/events.jsonl               one JSON object each so many steps
 root/train/checkpoints/RUN/step-N/    the newest few
 root/model/                           the finished weights; its manifest names the run
@@ -24,7 +24,7 @@ MANIFEST = "_MANIFEST.json"
 
 def shards_folder(config: TrainConfig) -> str:
     """Where the dataset is."""
-    return files.join(config.root, "6_shards")
+    return config.shards or files.join(config.root, "6_shards")
 
 
 def model_folder(config: TrainConfig) -> str:
@@ -64,7 +64,19 @@ def run_name(config: TrainConfig) -> str:
     data_order(config, list_shards(shards_folder(config)))
     dataset_hash = read_manifest(shards_folder(config))["hash"]
     facts = [VERSION, result_fields(config), dataset_hash]
+    if config.start_from:
+        facts.append(_start_hash(config.start_from))
     return f"clip-{files.sha256(json.dumps(facts, sort_keys=True).encode())[:12]}"
+
+
+def _start_hash(folder: str) -> str:
+    try:
+        return files.sha256(files.read(files.join(folder, MANIFEST)))
+    except FileNotFoundError:
+        raise ValueError(
+            f"{folder} holds no finished model (no {MANIFEST}), and --start-from names it: train it first, or make it of another "
+            "project's file with jobs/convert.py"
+        ) from None
 
 
 def finished(config: TrainConfig, run: str) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from model import checkpoint, data, objectives, optimizer, ranks, runs
+from model import checkpoint, compute, data, objectives, optimizer, ranks, resize, runs
 from model.config import IMAGE_MEAN, IMAGE_STD, ClipConfig, TrainConfig
 from model.events import Event, EventLog
 from model.order import key
@@ -157,7 +157,10 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
     """The state to train from: drawn from the seed, or as the checkpoint left it."""
     torch.manual_seed(config.seed)
     model = objectives.build(model_config)
-    model.to(me.device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    compute.use(model, config.compute)
+    model.to(me.device).train()
+    if found is None and config.start_from:
+        resize.start_from(model, model_config, config.start_from)
     state = State(model, optimizer.make(model, config.optimizer))
     if found is not None:
         facts = json.loads(found["state.json"])
@@ -172,7 +175,9 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
 def tokenizer_of(config: TrainConfig, shards: tuple[Shard, ...], found: dict[str, bytes] | None, me: Ranks) -> Tokenizer:
     """The checkpoint's tokenizer, or one learnt from the dataset's texts."""
     data_bytes = found["tokenizer.json"] if found else b""
-    if found is None and me.rank == 0:
+    if found is None and config.start_from:
+        data_bytes = checkpoint.load_model(config.start_from)[1].to_bytes()
+    elif found is None and me.rank == 0:
         texts = iterate_texts(runs.shards_folder(config), shards, config.data.tokenizer_texts)
         text = config.model.text
         data_bytes = Tokenizer.train(texts, text.vocab_size, text.context_length).to_bytes()

@@ -1,13 +1,18 @@
-"""The transformer of both towers: pre-LN blocks with QuickGELU, as in OpenAI's release.
+"""The transformer of both towers: pre-LN blocks, as in OpenAI's release.
 
 law     parameter names and shapes are those of OpenAI's `transformer.resblocks`
 shapes  B batch, L tokens, D width, H heads, K width of a head
 source  CLIP section 2.4; GPT-2 (Radford et al. 2019) for the order of norm and residual
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+QUICK_GELU_SLOPE = 1.702
 
 
 class LayerNorm(nn.LayerNorm):
@@ -18,16 +23,10 @@ class LayerNorm(nn.LayerNorm):
         return super().forward(input.float()).to(input.dtype)
 
 
-class QuickGELU(nn.Module):
-    """x * sigmoid(1.702 x)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[...] -> [...]"""
-        return x * torch.sigmoid(1.702 * x)
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with the parameter names of nn.MultiheadAttention."""
+
+    fused = True  # see model/compute.py
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -40,35 +39,51 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
         """[B, L, D] -> [B, L, D]; with `causal` a token sees itself and what stands before it."""
-        batch, length, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).view(batch, length, 3, self.heads, width // self.heads)
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.heads, -1))
         q_BHLK, k_BHLK, v_BHLK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed_BHLK = F.scaled_dot_product_attention(q_BHLK, k_BHLK, v_BHLK, is_causal=causal)
-        return self.out_proj(mixed_BHLK.transpose(1, 2).reshape(batch, length, width))
+        mix = F.scaled_dot_product_attention if self.fused else plain_attention
+        return self.out_proj(mix(q_BHLK, k_BHLK, v_BHLK, is_causal=causal).transpose(1, 2).flatten(2))
+
+
+def plain_attention(q_BHLK: Tensor, k_BHLK: Tensor, v_BHLK: Tensor, is_causal: bool = False) -> Tensor:
+    """Attention step by step, for those who want to see or change one.  [B, H, L, K] three times -> [B, H, L, K]"""
+    scores_BHLL = q_BHLK @ k_BHLK.transpose(-1, -2) / math.sqrt(q_BHLK.shape[-1])
+    if is_causal:
+        hidden_LL = torch.ones(scores_BHLL.shape[-2:], dtype=torch.bool, device=q_BHLK.device).triu(1)
+        scores_BHLL = scores_BHLL.masked_fill(hidden_LL, -math.inf)
+    return scores_BHLL.softmax(-1).to(v_BHLK.dtype) @ v_BHLK
 
 
 class Mlp(nn.Module):
-    """Two linear layers, four times as wide between them."""
+    """Two linear layers, four times as wide between them; QuickGELU, x * sigmoid(1.702 x), or GELU.
 
-    def __init__(self, width: int):
+    QuickGELU is silu(1.702 x) / 1.702. Both factors go into the matrix products, which leaves one pass over the wide
+    activations, forward and backward, where the formula as it stands takes three.
+    """
+
+    def __init__(self, width: int, quick_gelu: bool = True):
         super().__init__()
+        self.quick_gelu = quick_gelu
         self.c_fc = nn.Linear(width, 4 * width)
-        self.gelu = QuickGELU()
         self.c_proj = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]"""
-        return self.c_proj(self.gelu(self.c_fc(x)))
+        if not self.quick_gelu:
+            return self.c_proj(F.gelu(self.c_fc(x)))
+        slope, rows = QUICK_GELU_SLOPE, x.flatten(0, -2)
+        wide = torch.addmm(self.c_fc.bias, rows, self.c_fc.weight.t(), beta=slope, alpha=slope)
+        return torch.addmm(self.c_proj.bias, F.silu(wide), self.c_proj.weight.t(), alpha=1 / slope).view_as(x)
 
 
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, quick_gelu: bool = True):
         super().__init__()
         self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
-        self.mlp = Mlp(width)
+        self.mlp = Mlp(width, quick_gelu)
         self.ln_2 = LayerNorm(width)
 
     def forward(self, x: Tensor, causal: bool) -> Tensor:
@@ -80,13 +95,18 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks; `causal` hides what comes after a token."""
 
-    def __init__(self, width: int, layers: int, heads: int, causal: bool):
+    recompute = False  # see model/compute.py
+
+    def __init__(self, width: int, layers: int, heads: int, causal: bool, quick_gelu: bool = True):
         super().__init__()
         self.width, self.layers, self.causal = width, layers, causal
-        self.resblocks = nn.Sequential(*[Block(width, heads) for _ in range(layers)])
+        self.resblocks = nn.Sequential(*[Block(width, heads, quick_gelu) for _ in range(layers)])
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]"""
         for block in self.resblocks:
-            x = block(x, self.causal)
+            if self.recompute and torch.is_grad_enabled():
+                x = checkpoint(block, x, self.causal, use_reentrant=False)
+            else:
+                x = block(x, self.causal)
         return x

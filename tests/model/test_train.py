@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from model import checkpoint, optimizer, runs
 from model.clip import CLIP
-from model.config import MODELS, DataConfig, OptimizerConfig, TrainConfig, mini
+from model.config import DataConfig, OptimizerConfig, TrainConfig
 from model.events import Event, EventLog, readable
+from model.recipes import MODELS, mini
 from model.train import NonFinite, normalise, train
 from tests.model.ranks_helper import run_ranks
 from tests.model.small import make_pairs, small_run, write_shards
