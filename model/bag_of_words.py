@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.clip import CLIP
-from model.config import ClipConfig, ComputeConfig
+from model.config import ClipConfig
 
 TEXTS_AT_ONCE = 1024  # whose bags are in memory together, while pictures are scored
 
@@ -46,9 +46,9 @@ def without_text_layers(config: ClipConfig) -> ClipConfig:
 class BagOfWords(nn.Module):
     """An image tower and a linear layer to the vocabulary."""
 
-    def __init__(self, config: ClipConfig, compute: ComputeConfig | None = None):
+    def __init__(self, config: ClipConfig):
         super().__init__()
-        self.visual = CLIP(without_text_layers(config), compute).visual
+        self.visual = CLIP(without_text_layers(config)).visual
         self.words = nn.Linear(config.embed_dim, config.text.vocab_size)
         nn.init.normal_(self.words.weight, std=config.embed_dim**-0.5)
         nn.init.zeros_(self.words.bias)
@@ -84,8 +84,8 @@ class BagOfWords(nn.Module):
 class BagOfWordsClip(CLIP):
     """CLIP whose text feature is made of the mean of the embeddings of the text's different words."""
 
-    def __init__(self, config: ClipConfig, compute: ComputeConfig | None = None):
-        super().__init__(without_text_layers(config), compute)
+    def __init__(self, config: ClipConfig):
+        super().__init__(without_text_layers(config))
         del self.positional_embedding  # a bag has no places
 
     def encode_text(self, tokens: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from model.clip import CLIP
-from model.config import ClipConfig, ComputeConfig
+from model.config import ClipConfig
 
 TOKENS_AT_ONCE = 8192  # whose logits over the vocabulary are in memory together
 
@@ -27,9 +27,9 @@ TOKENS_AT_ONCE = 8192  # whose logits over the vocabulary are in memory together
 class Captioner(nn.Module):
     """CLIP's image tower, and CLIP's text tower as a language model behind the picture."""
 
-    def __init__(self, config: ClipConfig, compute: ComputeConfig | None = None):
+    def __init__(self, config: ClipConfig):
         super().__init__()
-        towers = CLIP(config, compute)
+        towers = CLIP(config)
         self.visual = towers.visual
         self.transformer = towers.transformer
         self.token_embedding = towers.token_embedding  # also the output matrix

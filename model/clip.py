@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.config import ClipConfig, ComputeConfig, VitConfig
+from model.config import ClipConfig, VitConfig
 from model.transformer import Block, LayerNorm, Transformer
 from model.vision import ModifiedResNet, VisionTransformer
 
@@ -21,26 +21,20 @@ INITIAL_TEMPERATURE = 0.07
 class CLIP(nn.Module):
     """The two towers. `logit_scale` is the logarithm of the factor of the cosines."""
 
-    def __init__(self, config: ClipConfig, compute: ComputeConfig | None = None):
+    def __init__(self, config: ClipConfig):
         super().__init__()
-        text, compute = config.text, compute or ComputeConfig()
+        text = config.text
         if isinstance(config.vision, VitConfig):
-            self.visual = VisionTransformer(config.vision, config.embed_dim, config.quick_gelu, compute)
+            self.visual = VisionTransformer(config.vision, config.embed_dim, config.quick_gelu)
         else:
-            self.visual = ModifiedResNet(config.vision, config.embed_dim, compute)
-        self.transformer = Transformer(
-            text.width, text.layers, text.heads, causal=True, quick_gelu=config.quick_gelu, compute=compute
-        )
+            self.visual = ModifiedResNet(config.vision, config.embed_dim)
+        self.transformer = Transformer(text.width, text.layers, text.heads, causal=True, quick_gelu=config.quick_gelu)
         self.token_embedding = nn.Embedding(text.vocab_size, text.width)
         self.positional_embedding = nn.Parameter(torch.empty(text.context_length, text.width))
         self.ln_final = LayerNorm(text.width)
         self.text_projection = nn.Parameter(torch.empty(text.width, config.embed_dim))
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / INITIAL_TEMPERATURE)))
-        self.memory_format = torch.contiguous_format
-        if compute.channels_last and isinstance(self.visual, ModifiedResNet):
-            self.memory_format = torch.channels_last
         self._initialise()
-        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
     def _initialise(self) -> None:
         """Normal draws with these deviations (W width, N layers of the text tower); the image tower sees to itself.
@@ -61,7 +55,7 @@ class CLIP(nn.Module):
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Features of pictures, not normalised.  [B, 3, R, R] float, normalised by mean and deviation -> [B, E]"""
-        return self.visual(images.contiguous(memory_format=self.memory_format))
+        return self.visual(images)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Features of texts, not normalised.  [B, L] integers, L at most the context length -> [B, E]

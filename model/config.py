@@ -137,8 +137,9 @@ class ClipConfig:
                 f"config.json: expected an objective of {', '.join(get_args(Objective))}, found {objective!r}",
             )
             quick_gelu = values.get("quick_gelu", True)  # models of before this setting have it
-            towers = {"embed_dim": values["embed_dim"], "vision": kind(**vision), "text": TextConfig(**values["text"])}
-            return cls(objective=objective, **towers, quick_gelu=quick_gelu)
+            text = TextConfig(**values["text"])
+            towers = {"embed_dim": values["embed_dim"], "vision": kind(**vision), "text": text}
+            return cls(objective=objective, quick_gelu=quick_gelu, **towers)
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"config.json: expected embed_dim, vision (kind vit or resnet) and text, found {error!r}") from None
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from model.bag_of_words import BagOfWords, BagOfWordsClip
 from model.caption import Captioner
 from model.clip import CLIP
-from model.config import MAX_LOGIT_SCALE, ClipConfig, ComputeConfig, Objective
+from model.config import MAX_LOGIT_SCALE, ClipConfig, Objective
 from model.loss import by_name, sigmoid_loss
 
 Predictor = BagOfWords | Captioner
@@ -33,8 +33,8 @@ SIGMOID_SCALE, SIGMOID_BIAS = 10.0, -10.0  # at the start; Zhai et al. 2023, sec
 class SigmoidClip(CLIP):
     """CLIP with a bias beside the factor of the cosines, which starts so that every pair is a likely no."""
 
-    def __init__(self, config: ClipConfig, compute: ComputeConfig | None = None):
-        super().__init__(config, compute)
+    def __init__(self, config: ClipConfig):
+        super().__init__(config)
         nn.init.constant_(self.logit_scale, math.log(SIGMOID_SCALE))
         self.logit_bias = nn.Parameter(torch.tensor(SIGMOID_BIAS))
 
@@ -65,16 +65,9 @@ MODELS: dict[Objective, type[Model]] = {
 }
 
 
-def build(config: ClipConfig, compute: ComputeConfig | None = None) -> Model:
+def build(config: ClipConfig) -> Model:
     """The module of the objective, with initial values drawn from torch's generator."""
-    return MODELS[config.objective](config, compute)
-
-
-def compile_towers(model: Model) -> None:
-    """Let torch.compile work on what it has of towers."""
-    model.visual.compile()
-    if not isinstance(model, BagOfWords):
-        model.transformer.compile()
+    return MODELS[config.objective](config)
 
 
 def encode(model: Model, images: Tensor, tokens: Tensor, text_groups: int = 1) -> tuple[Tensor, ...]:

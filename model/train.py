@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from model import accumulate, checkpoint, data, files, objectives, optimizer, ranks, resize, runs
+from model import accumulate, checkpoint, compute, data, files, objectives, optimizer, ranks, resize, runs
 from model.config import IMAGE_MEAN, IMAGE_STD, ClipConfig, TrainConfig
 from model.events import Event, EventLog
 from model.order import key
@@ -160,11 +160,11 @@ def resume(config: TrainConfig, run: str, me: Ranks) -> dict[str, bytes] | None:
 def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes] | None, me: Ranks) -> State:
     """The state to train from: drawn from the seed, or as the checkpoint left it."""
     torch.manual_seed(config.seed)
-    model = objectives.build(model_config, config.compute).to(me.device).train()
+    model = objectives.build(model_config)
+    compute.use(model, config.compute)
+    model.to(me.device).train()
     if found is None and config.start_from:
         resize.start_from(model, model_config, config.start_from)
-    if config.compute.compile:
-        objectives.compile_towers(model)
     optimizer.store_weights(model, config.optimizer)
     state = State(model, optimizer.make(model, config.optimizer, config.seed))
     if found is not None:

@@ -1,7 +1,6 @@
 """The transformer of both towers: pre-LN blocks, as in OpenAI's release.
 
-law     parameter names and shapes are those of OpenAI's `transformer.resblocks`; no switch of ComputeConfig changes a value
-        beyond rounding
+law     parameter names and shapes are those of OpenAI's `transformer.resblocks`
 shapes  B batch, L tokens, D width, H heads, K width of a head
 source  CLIP section 2.4; GPT-2 (Radford et al. 2019) for the order of norm and residual
 """
@@ -12,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-
-from model.config import ComputeConfig
 
 QUICK_GELU_SLOPE = 1.702
 
@@ -29,9 +26,11 @@ class LayerNorm(nn.LayerNorm):
 class Attention(nn.Module):
     """Multi-head self-attention with the parameter names of nn.MultiheadAttention."""
 
-    def __init__(self, width: int, heads: int, fused: bool = True):
+    fused = True  # see model/compute.py
+
+    def __init__(self, width: int, heads: int):
         super().__init__()
-        self.heads, self.fused = heads, fused
+        self.heads = heads
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -62,7 +61,7 @@ class Mlp(nn.Module):
     activations, forward and backward, where the formula as it stands takes three.
     """
 
-    def __init__(self, width: int, quick_gelu: bool):
+    def __init__(self, width: int, quick_gelu: bool = True):
         super().__init__()
         self.quick_gelu = quick_gelu
         self.c_fc = nn.Linear(width, 4 * width)
@@ -80,9 +79,9 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int, quick_gelu: bool, fused: bool):
+    def __init__(self, width: int, heads: int, quick_gelu: bool = True):
         super().__init__()
-        self.attn = Attention(width, heads, fused)
+        self.attn = Attention(width, heads)
         self.ln_1 = LayerNorm(width)
         self.mlp = Mlp(width, quick_gelu)
         self.ln_2 = LayerNorm(width)
@@ -96,12 +95,12 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A stack of blocks; `causal` hides what comes after a token."""
 
-    def __init__(self, width: int, layers: int, heads: int, *, causal: bool, quick_gelu: bool, compute: ComputeConfig):
+    recompute = False  # see model/compute.py
+
+    def __init__(self, width: int, layers: int, heads: int, causal: bool, quick_gelu: bool = True):
         super().__init__()
         self.width, self.layers, self.causal = width, layers, causal
-        self.recompute = compute.activation_checkpointing
-        blocks = [Block(width, heads, quick_gelu, compute.fused_attention) for _ in range(layers)]
-        self.resblocks = nn.Sequential(*blocks)
+        self.resblocks = nn.Sequential(*[Block(width, heads, quick_gelu) for _ in range(layers)])
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, D] -> [B, L, D]"""

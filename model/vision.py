@@ -1,7 +1,7 @@
 """The image towers: the paper's ResNet and Vision Transformer.
 
-law     parameter names, shapes and initial values are those of OpenAI's `visual`; no switch of ComputeConfig changes a value
-        beyond rounding; activations that are worked out twice count once in BatchNorm's running statistics
+law     parameter names, shapes and initial values are those of OpenAI's `visual`; activations that are worked out twice count
+        once in BatchNorm's running statistics
 shapes  B batch, R resolution in px, C channels, P cells or patches, D width, H heads, K width of a head, E embedding
 source  CLIP section 2.4; He et al. 2019 (three-convolution stem), Zhang 2019 (blur pools), Dosovitskiy et al. 2020
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from model.config import RESNET_EXPANSION, ComputeConfig, ResNetConfig, VitConfig
+from model.config import RESNET_EXPANSION, ResNetConfig, VitConfig
 from model.transformer import LayerNorm, Transformer, plain_attention
 
 
@@ -88,9 +88,11 @@ class Bottleneck(nn.Module):
 class AttentionPool(nn.Module):
     """One attention whose only query is the mean of all cells."""
 
-    def __init__(self, num_cells: int, width: int, heads: int, embed_dim: int, fused: bool = True):
+    fused = True  # see model/compute.py
+
+    def __init__(self, num_cells: int, width: int, heads: int, embed_dim: int):
         super().__init__()
-        self.heads, self.fused = heads, fused
+        self.heads = heads
         self.positional_embedding = nn.Parameter(torch.randn(num_cells + 1, width) / width**0.5)
         self.k_proj = nn.Linear(width, width)
         self.q_proj = nn.Linear(width, width)
@@ -113,9 +115,11 @@ class AttentionPool(nn.Module):
 class ModifiedResNet(nn.Module):
     """ResNet with a stem of three convolutions, blur pools and an attention pool."""
 
-    def __init__(self, config: ResNetConfig, embed_dim: int, compute: ComputeConfig):
+    recompute = False  # see model/compute.py
+    memory_format = torch.contiguous_format
+
+    def __init__(self, config: ResNetConfig, embed_dim: int):
         super().__init__()
-        self.recompute = compute.activation_checkpointing
         half = config.width // 2
         self.conv1 = nn.Conv2d(3, half, 3, stride=2, padding=1, bias=False)
         self.bn1 = BatchNorm2d(half)
@@ -134,7 +138,7 @@ class ModifiedResNet(nn.Module):
             setattr(self, f"layer{stage + 1}", nn.Sequential(first, *[Bottleneck(outputs, planes, 1) for _ in range(1, blocks)]))
             inputs = outputs
         num_cells = (config.image_resolution // config.stride) ** 2
-        self.attnpool = AttentionPool(num_cells, inputs, config.heads, embed_dim, compute.fused_attention)
+        self.attnpool = AttentionPool(num_cells, inputs, config.heads, embed_dim)
         self._initialise()
 
     def _initialise(self) -> None:
@@ -158,7 +162,7 @@ class ModifiedResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, R, R] -> [B, E]"""
-        x = images
+        x = images.contiguous(memory_format=self.memory_format)
         for module, work in self._segments():
             x = recomputed(module, work, x) if self.recompute else work(x)
         return self.attnpool(x)
@@ -167,7 +171,7 @@ class ModifiedResNet(nn.Module):
 class VisionTransformer(nn.Module):
     """ViT with one more layer norm in front of the transformer."""
 
-    def __init__(self, config: VitConfig, embed_dim: int, quick_gelu: bool, compute: ComputeConfig):
+    def __init__(self, config: VitConfig, embed_dim: int, quick_gelu: bool = True):
         super().__init__()
         scale = config.width**-0.5
         num_patches = (config.image_resolution // config.patch_size) ** 2
@@ -175,9 +179,7 @@ class VisionTransformer(nn.Module):
         self.class_embedding = nn.Parameter(scale * torch.randn(config.width))
         self.positional_embedding = nn.Parameter(scale * torch.randn(num_patches + 1, config.width))
         self.ln_pre = LayerNorm(config.width)
-        self.transformer = Transformer(
-            config.width, config.layers, config.heads, causal=False, quick_gelu=quick_gelu, compute=compute
-        )
+        self.transformer = Transformer(config.width, config.layers, config.heads, causal=False, quick_gelu=quick_gelu)
         self.ln_post = LayerNorm(config.width)
         self.proj = nn.Parameter(scale * torch.randn(config.width, embed_dim))
 

@@ -2,42 +2,39 @@
 
 in      paths and URLs: archives, folders of archives or of HTML files, Common Crawl's *.paths files
 out     (archive, format, bytes) of each; the records of one, with the place where each begins
-law     an archive is what its first bytes say, not its name. Records are compressed one by one, so that `offset` and
-        length are enough to fetch one again. An archive that stops anywhere but between two records raises InputError
-        after its last whole record: who reads it must keep nothing before the end
-cost    one pass; the end is checked by inflating the last record once more. A remote archive is first copied to a
-        temporary file with one request: Common Crawl asks for whole files, not for ranges
-source  WARC 1.1 (ISO 28500), annex on gzip; fastwarc reads, but ends in silence where a file is cut off: hence the check
+law     an archive is what its first bytes say, not its name; its records are read as pipeline/records.py says
+cost    one pass. A remote archive is a stream of one request, since Common Crawl asks for whole files and not for ranges
+source  Common Crawl's lists of paths; WARC 1.1 (ISO 28500)
 """
 
 import gzip
 import re
-import shutil
-import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from typing import BinaryIO, NamedTuple, cast
 
 import aiohttp
 import fsspec
-from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from pipeline import storage
+from pipeline import records, storage
 from pipeline.errors import InputError
 from pipeline.hashing import string_hash
 from pipeline.pages import looks_like_html
+from pipeline.records import AGAIN, GZIP, Record
+from pipeline.responses import MAX_PAGE_BYTES
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
 SUFFIXES = (".warc.gz", ".warc", ".wat.gz", ".wat")
 HTML_SUFFIXES = (".html", ".htm")
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+ZSTD = b"\x28\xb5\x2f\xfd"
 HEAD_BYTES = 1 << 16
 PIECE_BYTES = 1 << 20
-CONTENT_LENGTH = re.compile(rb"^content-length:\s*(\d{1,18})\s*$", re.I | re.M)
+BLOCK_BYTES = 8 << 20  # of one request to an object store
 WAT_RECORD = re.compile(rb"^warc-type:\s*metadata\s*$.*^content-type:\s*application/json|^content-type:\s*application/json.*"
                         rb"^warc-type:\s*metadata\s*$", re.I | re.M | re.S)  # fmt: skip
-AGAIN = "the download was cut off: download it again"
 
 
 class Source(NamedTuple):
@@ -46,14 +43,6 @@ class Source(NamedTuple):
     archive: str
     format: str  # wat, warc or html
     archive_bytes: int | None
-
-
-class Record(NamedTuple):
-    """A record of an archive: where it begins, the URL that it is about, its block."""
-
-    offset: int
-    target: str
-    block: bytes
 
 
 def part_name(archive: str) -> str:
@@ -193,123 +182,52 @@ def expand_archives(archives: Sequence[str]) -> list[Source]:
     return list({source.archive: source for source in reversed(found)}.values())[::-1]
 
 
-@contextmanager
-def open_archive(archive: str) -> Iterator[BinaryIO]:
-    """A seekable stream of the archive; a remote one is copied to a temporary file first."""
+def _read_ahead(file: BinaryIO) -> Iterator[bytes]:
+    """The pieces of a stream; the next one is on its way while one is worked on."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(file.read, PIECE_BYTES)
+        while piece := coming.result():
+            coming = pool.submit(file.read, PIECE_BYTES)
+            yield piece
+
+
+def read_pieces(archive: str) -> Iterator[bytes]:
+    """The bytes of a file in pieces, as one stream: a web server gets one request, an object store one for each block."""
     with ExitStack() as stack:
-        if not storage.is_remote(archive):
-            with _told(archive):
-                local = stack.enter_context(open(archive, "rb"))
-            yield local
-            return
-        copy = cast("BinaryIO", stack.enter_context(tempfile.TemporaryFile()))
         with _told(archive):
-            if archive.startswith(("http://", "https://")):
-                _http().get_file(archive, copy)
+            if not storage.is_remote(archive):
+                stream = open(archive, "rb")  # noqa: SIM115
+            elif archive.startswith(("http://", "https://")):
+                stream = _http().open(archive, "rb", block_size=0, size=1)  # any size: else it asks for it first
             else:
-                shutil.copyfileobj(stack.enter_context(storage.open_read(archive)), copy, 8 * PIECE_BYTES)
-        copy.seek(0)
-        yield copy
+                stream = _filesystem(archive).open(archive, "rb", block_size=BLOCK_BYTES)
+            file = cast("BinaryIO", stack.enter_context(stream))
+        pieces = _read_ahead(file) if storage.is_remote(archive) else iter(lambda: file.read(PIECE_BYTES), b"")
+        while True:
+            with _told(archive):
+                piece = next(pieces, b"")
+            if not piece:
+                return
+            yield piece
 
 
 def read_html(archive: str) -> bytes:
-    """The bytes of an HTML file."""
-    with open_archive(archive) as file:
-        return file.read()
+    """The bytes of an HTML file; of a larger one than a page may be, its beginning."""
+    found, size = [], 0
+    for piece in read_pieces(archive):
+        found.append(piece)
+        size += len(piece)
+        if size >= MAX_PAGE_BYTES:
+            break
+    return b"".join(found)[:MAX_PAGE_BYTES]
 
 
-def records(archive: str, wanted: WarcRecordType) -> Iterator[Record]:
+def read_records(archive: str, wanted: bytes) -> Iterator[Record]:
     """The records of one type. InputError: not an archive, broken, or cut off (then after the last whole record)."""
-    with open_archive(archive) as file:
-        kind = sniff(archive, file.read(HEAD_BYTES))
-        if kind == "html":
-            raise InputError(
-                f"crawl: {archive}: expected a WARC or WAT file, found HTML; its source says another format than it has"
-            )
-        _check_first_member(archive, file)
-        file.seek(0)
-        offset = 0
-        reader = ArchiveIterator(file, parse_http=False)
-        while True:
-            try:
-                record = next(reader, None)
-                if record is None:
-                    break
-                offset = record.stream_pos
-                if record.record_type != wanted:
-                    continue
-                expected, block = record.content_length, record.reader.read()
-            except OSError as error:
-                raise InputError(
-                    f"crawl: {archive}: broken in or after the record at byte {offset}: {error}; download it again"
-                ) from error
-            if len(block) != expected:
-                raise cut_off(archive, offset)
-            target = record.headers.get("WARC-Target-URI") or ""
-            yield Record(offset, target.strip().removeprefix("<").removesuffix(">"), block)
-        _check_end(archive, file, offset)
-
-
-def cut_off(archive: str, offset: int) -> InputError:
-    """The error for an archive that ends too early."""
-    return InputError(
-        f"crawl: {archive} ends in the middle of a record, the one at byte {offset}: expected the whole record; {AGAIN}"
-    )
-
-
-def _record_end(data: bytes, start: int) -> int | None:
-    """Where the record that begins at `start` ends, its two empty lines included; None where that is not in `data`."""
-    header_end = data.find(b"\r\n\r\n", start)
-    if not data.startswith(b"WARC/", start) or header_end < 0:
-        return None
-    length = CONTENT_LENGTH.search(data[start:header_end].replace(b"\r", b""))
-    if length is None:
-        return None
-    end = header_end + 4 + int(length[1])
-    return end + 4 if data.startswith(b"\r\n\r\n", end) else None
-
-
-def _check_first_member(archive: str, file: BinaryIO) -> None:
-    """Raise InputError where the first gzip member holds more than one record: then no record has a place of its own."""
-    file.seek(0)
-    data = file.read(HEAD_BYTES)
-    if not data.startswith(GZIP):
-        return
-    member, text = zlib.decompressobj(31), b""
-    end: int | None = None
-    while data and not member.eof and (end is None or len(text) < end + HEAD_BYTES):
-        try:
-            text += member.decompress(data)
-        except zlib.error as error:
-            raise InputError(f"crawl: {archive}: broken in the record at byte 0: {error}; download it again") from error
-        end = end or _record_end(text, 0)
-        data = file.read(len(text) + HEAD_BYTES)  # pieces grow, so that a large record is not put together quadratically
-    if end is not None and text[end:].lstrip().startswith(b"WARC/"):
-        raise InputError(
-            f"crawl: {archive}: expected every record compressed on its own, found one piece; "
-            "rewrite it with `warcio recompress OLD NEW`"
-        )
-
-
-def _check_end(archive: str, file: BinaryIO, offset: int) -> None:
-    """Raise InputError unless the file ends with the end of a record. `offset`: where its last record begins."""
-    file.seek(offset)
-    data = file.read()
-    if data.startswith(GZIP):
-        pieces: list[bytes] = []
-        while data.strip(b"\0"):
-            member = zlib.decompressobj(31)
-            try:
-                pieces.append(member.decompress(data))
-            except zlib.error as error:
-                raise cut_off(archive, offset) from error
-            if not member.eof:
-                raise cut_off(archive, offset)
-            data = member.unused_data
-        data = b"".join(pieces)
-    start = 0
-    while start < len(data):
-        end = _record_end(data, start)
-        if end is None:
-            raise cut_off(archive, offset)
-        start = end + len(data[end:]) - len(data[end:].lstrip(b"\r\n"))
+    pieces = read_pieces(archive)
+    head = b""
+    while len(head) < HEAD_BYTES and (piece := next(pieces, b"")):
+        head += piece
+    if sniff(archive, head) == "html":
+        raise InputError(f"crawl: {archive}: expected a WARC or WAT file, found HTML; its source says another format than it has")
+    yield from records.read(archive, chain([head], pieces), wanted)

@@ -17,7 +17,8 @@ LIMITS   a bucket of queries -> up to which draw their pairs pass: 20 bytes a qu
 The same passes find the limits that sharding trims the survivors to, there with those of balancing as side dataset "earlier".
 PER_QUERY  a bucket of queries -> a row for each query that occurs: pairs before and after
 
-cost    see tests/benchmarks/balance.py and RESULTS.md
+cost    a million pairs with 3.5 queries each: 2.2 s of CPU for the limits, 3.0 s for STAGE, most of it Parquet; a worker holds
+        one bucket: 0.8 GB at 400,000 pairs, whatever the number of buckets (tests/benchmarks/balance.py)
 source  CLIP section 2.2; MetaCLIP, "Balancing"
 """
 
@@ -168,18 +169,18 @@ class PerQueryWorker:
 def _by_query(name: str, worker: type, writes: pa.Schema, num_sources: int = 1) -> Stage:
     """A stage with a part for each bucket of queries."""
     columns = (None,) * num_sources
-    return Stage(name=name, version=1, shape="count", worker=worker, writes=writes, columns=columns, plan=plan_join)
+    return Stage(name=name, version=1, shape="count", worker=worker, writes=writes, columns=columns, plan=plan_join, light=True)
 
 
 COUNT = Stage(
     name="balance_count", version=2, shape="count", worker=CountWorker, writes=schema.COUNTS, columns=(SLIM,),
-    bucket=query_bucket, buckets=_num_query_buckets, plan=_plan_rows,
+    bucket=query_bucket, buckets=_num_query_buckets, plan=_plan_rows, light=True,
 )  # fmt: skip
 WINDOWS = _by_query("balance_windows", WindowsWorker, schema.WINDOWS)
 DRAWS = replace(COUNT, name="balance_draws", version=1, worker=DrawsWorker, writes=schema.DRAWS)
 LIMITS = _by_query("balance_limits", LimitsWorker, schema.LIMITS, 2)
 SOFT_LIMITS = _by_query("balance_limits", SoftLimitsWorker, schema.LIMITS)
-STAGE = Stage(name="balance", version=2, shape="group", worker=Worker, writes=schema.BALANCED, plan=plan_group)
+STAGE = Stage(name="balance", version=2, shape="group", worker=Worker, writes=schema.BALANCED, plan=plan_group, light=True)
 PER_QUERY = _by_query("balance_per_query", PerQueryWorker, schema.PER_QUERY, 2)
 
 

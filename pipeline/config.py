@@ -32,21 +32,40 @@ def require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QueriesConfig:
-    """The query list: CLIP section 2.2."""
+    """The query list: CLIP section 2.2.
 
-    wordnet_dir: str = "/usr/share/wordnet"  # WordNet's own database files; "" leaves WordNet out
-    concept_files: tuple[str, ...] = ()  # queries given by hand, one a line; always in
-    text_files: tuple[str, ...] = ()  # plain text, one document a line, .gz or not: words and bigrams are taken from it
+    What the paper leaves open is MetaCLIP's where it names a number: max_bigrams, min_title_views, the head lemma of a synset.
+    Paths do not count as settings: the files' content does, see pipeline/queries.py.
+    """
+
+    dump_files: tuple[str, ...] = free(())  # Wikipedia's pages-articles XML, best the multistream .bz2
+    view_files: tuple[str, ...] = free(())  # page views, hourly or "pageview complete"; titles need them and dump_files
+    text_files: tuple[str, ...] = free(())  # plain text, a document a line, .gz and .bz2 too: words and bigrams, as of dumps
+    concept_files: tuple[str, ...] = free(())  # queries given by hand, one a line
+    wordnet_dir: str = free("/usr/share/wordnet")  # WordNet's own database files; "" leaves WordNet out
+    wordnet_lemmas: Literal["first", "all"] = "first"  # of a synset
+    language: str = "en"  # of the page views: the wiki's code
     min_word_count: int = 100
     max_bigrams: int = 100_646  # by PMI, among those seen min_bigram_count times
     min_bigram_count: int = 100
+    min_title_views: int = 70  # of an article and its redirects, over all view_files
     max_queries: int = 500_000
+    order: tuple[str, ...] = ("concept", "word", "bigram", "wordnet", "title")  # who stays where there are too many
+    max_page_chars: int = 2 << 20  # longer pages are left out and counted: MediaWiki allows 2 MiB
+    num_buckets: int = 256  # of counts: a bucket of all parts must fit into a worker's memory
+    piece_bytes: int = free(32 << 20)  # of a file as stored: what one worker counts at a time
 
     def __post_init__(self) -> None:
         require(self.max_queries > 0, f"queries: max_queries must be at least 1, found {self.max_queries}")
         require(self.min_word_count > 0, f"queries: min_word_count must be at least 1, found {self.min_word_count}")
         require(self.min_bigram_count > 0, f"queries: min_bigram_count must be at least 1, found {self.min_bigram_count}")
         require(self.max_bigrams >= 0, f"queries: max_bigrams must not be negative, found {self.max_bigrams}")
+        require(self.min_title_views > 0, f"queries: min_title_views must be at least 1, found {self.min_title_views}")
+        require(0 < self.num_buckets <= 65_536, f"queries: num_buckets must be 1 to 65,536, found {self.num_buckets}")
+        require(self.piece_bytes > 0, f"queries: piece_bytes must be at least 1, found {self.piece_bytes}")
+        require(self.max_page_chars > 0, f"queries: max_page_chars must be at least 1, found {self.max_page_chars}")
+        kinds = ("bigram", "concept", "title", "word", "wordnet")
+        require(tuple(sorted(self.order)) == kinds, f"queries: order must name {', '.join(kinds)} once each, found {self.order}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,7 +228,7 @@ class MiniConfig(DatasetConfig):
 def mini() -> MiniConfig:
     """The smallest end-to-end run: minutes on a laptop, the small web of infra/mini."""
     return MiniConfig(
-        queries=QueriesConfig(min_word_count=20, min_bigram_count=20, max_bigrams=200),
+        queries=QueriesConfig(min_word_count=20, min_bigram_count=20, max_bigrams=200, num_buckets=4),
         match=MatchConfig(num_buckets=8),
         balance=BalanceConfig(max_per_query=120, oversample=1.25, num_query_buckets=2),
         download=MiniDownloadConfig(

@@ -49,6 +49,7 @@ BLOCKS = frozenset(BLOCK_NAMES.split())
 UNSEEN = frozenset(("script", "style", "template"))
 LAZY = ("data-src", "data-lazy-src", "data-original")
 OG_IMAGE, OG_ALT = "og:image", "og:image:alt"
+ATTRIBUTES = ("alt", "title", "figcaption", OG_ALT)  # where texts stand
 
 
 class Link(NamedTuple):

@@ -152,21 +152,25 @@ def _parquet(job: Job, table: pa.Table) -> bytes:
 
 
 def _parquet_bytes(row_groups: list[pa.Table]) -> bytes:
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, row_groups[0].schema, compression="zstd", write_page_checksum=True) as writer:
+    sink, columns = io.BytesIO(), row_groups[0].schema
+    repeating = [name for name in columns.names if name not in schema.DISTINCT]  # a dictionary of the others only costs time
+    options: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True, "use_dictionary": repeating}
+    with pq.ParquetWriter(sink, columns, **options) as writer:
         for table in row_groups:
             writer.write_table(table, row_group_size=ONE_ROW_GROUP)
     return sink.getvalue()
 
 
 def _sample(dropped: pa.Table, limit: int) -> pa.Table:
-    """At most `limit` rows of each reason, the ones with the smallest pair_id (which is a hash), in their order."""
+    """At most `limit` rows of each reason, the ones with the smallest pair_id (which is a hash) or, without ids, the first."""
     reasons = np.asarray(dropped[schema.DROP.name].to_pylist(), object)
     rows = []
     for reason in sorted(set(reasons)):
         index = np.flatnonzero(reasons == reason)
         if len(index) > limit:
-            index = index[np.argsort(np.asarray(dropped["pair_id"].to_pylist(), object)[index], kind="stable")][:limit]
+            if "pair_id" in dropped.column_names:
+                index = index[np.argsort(np.asarray(dropped["pair_id"].to_pylist(), object)[index], kind="stable")]
+            index = index[:limit]
         rows.append(index)
     columns = [name for name in dropped.column_names if name not in (schema.IMAGE.name, schema.OUTPUT.name)]
     return dropped.select(columns).take(pa.array(np.sort(np.concatenate(rows))))

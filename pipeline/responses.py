@@ -1,7 +1,7 @@
 """Responses: the HTML page in a WARC response record.
 
 in      the block of a record: status line, headers, body, as sent, hostile
-out     the page's bytes and the charset of its header, or None: another status than 200, not HTML, not to be unpacked
+out     the page's bytes and the charset of its header, or None: another status than 200, not HTML
 law     never raises; an unpacked body is at most MAX_PAGE_BYTES long
 source  RFC 9112 (chunked), RFC 9110 (Content-Encoding). Crawlers often store the unpacked body under the headers of the
         packed one: a body that does not look packed is taken as it is
@@ -23,9 +23,9 @@ HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
 class Page(NamedTuple):
-    """The bytes of a page and what its HTTP header says of their encoding."""
+    """The bytes of a page, None where they cannot be unpacked, and what its HTTP header says of their encoding."""
 
-    html: bytes
+    html: bytes | None
     charset: str | None
 
 
@@ -87,7 +87,7 @@ def page(block: bytes) -> Page | None:
     for coding in reversed(headers.get("content-encoding", "").lower().split(",")[-3:]):
         unpacked = _unpack(body, coding.strip())
         if unpacked is None:
-            return None
+            return Page(None, None) if media_type else None
         body = unpacked
     if not media_type and not looks_like_html(body):
         return None

@@ -5,9 +5,10 @@ out     the target folder with its manifest; a folder made with another fingerpr
 law     running the same command again after any failure does only what is missing: a part is kept when its record says
         that it was made from the same inputs with the same settings, and its files are what the record says
 law     what ran where, in which order and how often changes nothing in the manifest's hash
-Ray     one row per part travels through Ray Data, never the data. Actors restart at most `max_restarts` times, because
-        Ray Data would otherwise retry a worker that kills itself for ever. What is the user's business (InputError)
-        comes back as a value, so that the other parts finish and one clear line is shown.
+Ray     one row per part travels through Ray Data, never the data. Light stages are tasks, the others actors; a part may
+        kill its worker at most `max_restarts` times more than once, because Ray Data would otherwise retry it for ever.
+        What is the user's business (InputError) comes back as a value, so that the other parts finish and one clear line
+        is shown.
 """
 
 import json
@@ -166,39 +167,49 @@ def in_process(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfi
 
 
 def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
-    """The parts, made by a pool of actors, in the order in which they are ready."""
+    """The parts, made by a pool of workers, in the order in which they are ready."""
     if not pending:
         return
     connect()
     import ray
-    from ray.data import ActorPoolStrategy
-    from ray.exceptions import ActorDiedError, ActorUnavailableError
+    from ray.exceptions import ActorDiedError, ActorUnavailableError, WorkerCrashedError
     from ray.util.annotations import RayDeprecationWarning
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
     workers = min(settings.num_workers or max(1, int(cpus / job.stage.num_cpus)), len(pending))
     rows = [{"task": canonical([asdict(task), made_from]).decode()} for task, made_from in pending]
-    # No other operator wants CPUs, so a pool that takes them all cannot starve one (Ray issue 44687). It starts whole and may
-    # shrink to one: a cluster that lost a node goes on.
-    pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
-    limits: dict[str, Any] = {"max_restarts": settings.max_restarts, "max_task_retries": settings.max_restarts}
     with warnings.catch_warnings():
         # Ray Data 2.60 takes the limits on restarts only this way, which it calls deprecated; without them it retries for ever.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         parts = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-            RayPartMaker, fn_constructor_args=(job,), batch_size=1, batch_format="pyarrow", num_cpus=job.stage.num_cpus,
-            compute=pool, **limits,
+            batch_size=1, batch_format="pyarrow", num_cpus=job.stage.num_cpus, **_pool(job, pending, workers, settings)
         )  # fmt: skip
     try:
         batches: Iterator[Any] = iter(parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"))
         for batch in batches:
             (row,) = batch.to_pylist()
             yield InputError(row["error"]) if row["error"] else Part.from_json(row["part"].encode())
-    except (ActorDiedError, ActorUnavailableError) as error:
+    except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
         raise InputError(
             f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part: killed for memory, or a crash "
             f"in a library; see Ray's logs and run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _pool(job: Job, pending: Sequence[tuple[Task, str]], workers: int, settings: RunConfig) -> dict[str, Any]:
+    """What map_batches runs, where, and how often after a death."""
+    from ray.data import ActorPoolStrategy, TaskPoolStrategy
+
+    tries = settings.max_restarts
+    if job.stage.light:
+        # Tasks find the processes of the stage before; the start of new ones takes longer than a summary of a few parts.
+        inputs = sha256(canonical([job.stage.name, job.sources, job.target, [made_from for _, made_from in pending]]))
+        return {"fn": _make_row, "fn_args": (job, inputs), "compute": TaskPoolStrategy(size=workers), "max_retries": tries}
+    # No other operator wants CPUs, so a pool that takes them all cannot starve one (Ray issue 44687). It starts whole and may
+    # shrink to one: a cluster that lost a node goes on.
+    pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
+    limits = {"max_restarts": tries, "max_task_retries": tries}
+    return {"fn": RayPartMaker, "fn_constructor_args": (job,), "compute": pool, **limits}
 
 
 class RayPartMaker:
@@ -215,6 +226,17 @@ class RayPartMaker:
         failed = isinstance(result, InputError)
         row = {"part": None if failed else canonical(asdict(result)).decode(), "error": str(result) if failed else None}
         return pa.Table.from_pylist([row], pa.schema([("part", pa.string()), ("error", pa.string())]))
+
+
+def _make_row(rows: pa.Table, job: Job, inputs: str) -> pa.Table:
+    """One task of a light stage. The process keeps the maker of the job that it worked for last, of the very same inputs."""
+    if inputs not in _LAST:
+        _LAST.clear()
+        _LAST[inputs] = RayPartMaker(job)
+    return _LAST[inputs](rows)
+
+
+_LAST: dict[str, RayPartMaker] = {}
 
 
 def connect() -> None:

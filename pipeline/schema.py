@@ -11,6 +11,8 @@ import pyarrow as pa
 DROP = pa.field("drop", pa.string())
 OUTPUT = pa.field("output", pa.int32())  # which of the task's output files a row goes to, where there are several
 
+DISTINCT = frozenset(("pair_id", "image_url", "text", "record_offset"))  # columns whose values hardly ever come twice in a part
+
 SOURCES = pa.schema(
     [
         ("archive", pa.string()),  # path or URL, as given
@@ -38,6 +40,36 @@ QUERIES = pa.schema(
         ("query", pa.string()),  # as the source writes it
         ("source", pa.string()),  # word, bigram, title, wordnet, concept
         ("score", pa.float64()),  # count of a word, PMI of a bigram, views of a title; null where the source has none
+    ]
+)
+QUERY_FILES = pa.schema(  # what the query list is made from
+    [
+        ("kind", pa.string()),  # concept, dump, text, views, wordnet
+        ("number", pa.int32()),  # of the file, in the order of the command line
+        ("path", pa.string()),
+        ("file_bytes", pa.int64()),
+        ("mark", pa.string()),  # pieces.mark: other where the file changed
+    ]
+)
+QUERY_PIECES = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("number", pa.int32()),
+        ("path", pa.string()),
+        ("packing", pa.string()),  # plain, gzip, bzip2
+        ("start", pa.int64()),  # of the piece in the file as it is stored
+        ("end", pa.int64()),
+        ("file_bytes", pa.int64()),
+        ("sha256", pa.string()),  # of the whole file
+    ]
+)
+QUERY_COUNTS = pa.schema(
+    [
+        ("kind", pa.string()),  # see queries
+        ("key", pa.string()),
+        ("target", pa.string()),  # of a redirect
+        ("count", pa.int64()),
+        ("bucket", pa.uint16()),
     ]
 )
 

@@ -68,6 +68,7 @@ class Stage:
     buckets: Callable[[Any], int] | None = None
     tar: bool = False
     plan: Callable[[Any, Sequence[Manifest]], list[Task]] | None = None
+    light: bool = False  # made in a moment and holds little: tasks instead of actors of its own
     num_cpus: float = field(default=1.0)  # of one worker; download waits more than it computes
 
 

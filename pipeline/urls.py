@@ -2,14 +2,19 @@
 
 in      URLs as pages write them
 out     WHATWG form, http or https, no fragment; None where there is none
-law     canonical(canonical(url)) == canonical(url)
-cost    linear in the length, also for hostile srcset values
+law     canonical(canonical(url)) == canonical(url); canonical_all of a column is canonical of each of its URLs
+cost    linear in the length, also for hostile srcset values; 0.1 us for a plain URL, 2 to 30 us for one that ada must parse
 source  WHATWG URL (ada); HTML, "srcset attributes" (4.8.4.2.1)
 """
 
 import re
+from collections.abc import Sequence
 
 import ada_url
+import numpy as np
+import pyarrow as pa
+
+from pipeline import strings, url_kernel
 
 MAX_URL_CHARS = 8192  # a longer one is no URL of a picture: mostly a picture itself, as data:
 CANDIDATE_URL = re.compile(r"[\s,]*([^\s]+)")
@@ -32,6 +37,36 @@ def canonical(url: str, base: str | None = None) -> str | None:
 def base_url(page_url: str, base_href: str | None) -> str:
     """What relative URLs of the page start from: its `<base href>` where that is http(s), else the page."""
     return (canonical(base_href, page_url) if base_href else None) or page_url
+
+
+def _cuts(base: str | None) -> tuple[int, int, int, int]:
+    """0, and where scheme, origin and folder of a canonical URL end; -1 where nothing can be joined to it."""
+    if base is None:
+        return -1, -1, -1, -1
+    scheme = base.index(":") + 1
+    origin = base.index("/", scheme + 2)
+    return 0, scheme, origin, base.partition("?")[0].rindex("/") + 1
+
+
+def canonical_all(urls: pa.StringArray, bases: Sequence[str], base_of: np.ndarray) -> tuple[pa.StringArray, np.ndarray]:
+    """`canonical` of each URL with its base, `bases[base_of[i]]`.  [n], [n] -> [n] string, [n] bool
+
+    Where the second is False there is no canonical URL, and the first holds the first MAX_URL_CHARS of what was given.
+    """
+    known_bases = [canonical(base) for base in bases]
+    base_data, base_offsets = strings.views(pa.array([base or "" for base in known_bases], pa.string()))
+    cuts = np.array([_cuts(base) for base in known_bases], np.int64).reshape(-1, 4)
+    data, offsets = strings.views(urls)
+    room = len(data) + int((cuts[base_of, 3]).clip(0).sum())
+    out, ends, others = np.empty(room, np.uint8), np.zeros(len(urls) + 1, np.int64), np.empty(len(urls), np.int64)
+    num_others = url_kernel.join(data, offsets, base_of, base_data, base_offsets, cuts, MAX_URL_CHARS, out, ends, others)
+    places = others[:num_others]
+    raw: list[tuple[str, int]] = list(zip(strings.at(urls, places), base_of[places].tolist(), strict=True))
+    known = {key: canonical(key[0], bases[key[1]]) for key in set(raw)}
+    is_good = np.ones(len(urls), np.bool_)
+    is_good[places] = [known[key] is not None for key in raw]
+    found = [known[key] or key[0][:MAX_URL_CHARS] for key in raw]
+    return strings.put(strings.from_views(out, ends), places, found), is_good
 
 
 def _sizes(descriptors: list[str]) -> tuple[float, float] | None:

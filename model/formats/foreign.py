@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model import checkpoint, files
 from model.clip import CLIP
-from model.config import ClipConfig, ComputeConfig
+from model.config import ClipConfig
 from model.formats import hugging_face, open_clip, vocabulary
 from model.formats.architecture import infer
 from model.formats.archive import Archive, Shell, TensorSpec
@@ -43,7 +43,7 @@ class Found(NamedTuple):
     def build(self) -> CLIP:
         """The model, in evaluation mode, on the tensors themselves."""
         with torch.device("meta"):
-            model = CLIP(self.config, ComputeConfig(channels_last=False))
+            model = CLIP(self.config)
         model.load_state_dict(self.tensors, assign=True)
         return model.eval()
 

@@ -185,6 +185,25 @@ def scale(sizes: list[int]) -> None:
     )
 
 
+def written_bytes(table: pa.Table) -> int:
+    """Bytes of the Parquet file of a part, by buckets of queries."""
+    with tempfile.TemporaryDirectory() as folder:
+        stage = replace(balance.COUNT, writes=table.schema)
+        job = Job(stage=stage, config=BalanceConfig(), sources=(), target=folder, sides={}, dropped_sample=0)
+        part = write_part(job, Task(part="bucket", inputs=()), table, rows_in=0, made_from="", started=0.0)
+    return sum(file.num_bytes for file in part.files)
+
+
+def merged_by_query(counts: pa.Table, buckets: int, config: BalanceConfig) -> None:
+    """One bucket of queries of the plan: the counts of so many buckets of hosts, all like this one."""
+    mine = counts.filter(pa.array(balance.query_bucket(counts, config.num_query_buckets) == 0))
+    before = peak_bytes(reset=True)
+    parts = pa.concat_tables([pa.concat_tables([mine]).take(pa.array(np.arange(mine.num_rows))) for _ in range(buckets)])
+    seconds, _ = seconds_of(lambda: draws.windows(draws.merge(parts), config))
+    memory = (peak_bytes() - before) / 1e6
+    print(f"windows {seconds:>8.2f} s of CPU, {memory:>6.0f} MB more memory: {parts.num_rows:,} counts of {buckets:,} parts")
+
+
 def one_bucket(num_pairs: int) -> None:
     """A bucket of hosts of the plan: so many pairs, windows and limits of 1.6 billion at the paper's t."""
     pool = published(num_pairs).pool
@@ -204,7 +223,11 @@ def one_bucket(num_pairs: int) -> None:
     ):
         before = peak_bytes(reset=True)
         seconds, results[name] = seconds_of(work)
-        print(f"{name:<8}{seconds:>8.2f} s of CPU, {(peak_bytes() - before) / 1e6:>6.0f} MB more memory")
+        memory = (peak_bytes() - before) / 1e6
+        num_bytes = written_bytes(results[name]) if name != "keep" else 0
+        print(f"{name:<8}{seconds:>8.2f} s of CPU, {memory:>6.0f} MB more memory, {num_bytes / 1e6:.2f} MB written")
+    buckets = round(PAIRS / num_pairs)
+    merged_by_query(results["count"], buckets, config)
     found = results["draws"]
     in_windows = len(found["draws"].combine_chunks().flatten())
     over = int((full > LIMIT * 1.5).sum())
@@ -213,7 +236,6 @@ def one_bucket(num_pairs: int) -> None:
         f"{num_pairs:,} pairs, {matches:,} matches: {results['count'].num_rows:,} counts; {found.num_rows:,} open windows with "
         f"{in_windows:,} draws in them; {stay:,} pairs stay"
     )
-    buckets = PAIRS / num_pairs
     print(f"1.6 billion pairs: {over:,} queries over the limit; {in_windows * buckets / 1e6:,.0f} million draws in windows; "
           f"limits {known.nbytes / 1e6:.1f} MB")  # fmt: skip
 

@@ -41,6 +41,8 @@ file = open(sys.argv[1], "rb")
 table = query_table.read(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
 Matcher.of_table(table, "wit").find(pa.array(["a dog"]))
 cpu = time.process_time()
+print("ready", flush=True)
+sys.stdin.readline()  # until the other worker has mapped the table too
 memory, ours = Counter(), False
 for line in open("/proc/self/smaps"):
     name, *rest = line.split()
@@ -48,7 +50,8 @@ for line in open("/proc/self/smaps"):
         ours = line.rstrip().endswith(sys.argv[1])
     elif ours and rest[-1] == "kB":
         memory[name[:-1]] += int(rest[0])
-print(json.dumps({"cpu": cpu, "kB": memory}))
+print(json.dumps({"cpu": cpu, "kB": memory}), flush=True)
+sys.stdin.readline()
 """
 
 
@@ -92,21 +95,29 @@ def automaton_of(queries: list[str]) -> Any:
     return automaton
 
 
+def ask(worker: Any, line: str) -> str:
+    """Send a line, if it is one, and read the answer."""
+    if line:
+        print(line, file=worker.stdin, flush=True)
+    return worker.stdout.readline()
+
+
 def start_up(path: str) -> None:
-    """Print what a worker needs to start: with numba's code at hand, and in a working directory that is new."""
+    """Print what a worker needs to start, with numba's code at hand and without, and what two workers hold of one table."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
-        for case in ("cold: numba compiles", "warm"):
-            started = time.monotonic()
-            output = subprocess.run(
-                [sys.executable, "-c", WORKER, path], env=environment, capture_output=True, text=True, check=True
-            ).stdout
-            seconds, told = time.monotonic() - started, json.loads(output)
-            print(
-                f"start-up        {told['cpu']:.1f} s of CPU, {seconds:.1f} s by the clock, imports and the first text ({case})"
-            )
-    memory = told["kB"]
-    print(f"worker's table  {memory['Rss'] / 1e3:.0f} MB mapped, {memory['Private_Dirty'] / 1e3:.0f} MB of it its own")
+        for case, number in (("cold: numba compiles", 1), ("warm", 1), ("two at once, warm", 2)):
+            started, command = time.monotonic(), [sys.executable, "-c", WORKER, path]
+            pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            workers = [subprocess.Popen(command, env=environment, **pipes) for _ in range(number)]
+            assert [ask(worker, "") for worker in workers] == ["ready\n"] * number
+            seconds = time.monotonic() - started
+            told = [json.loads(ask(worker, "memory")) for worker in workers]
+            for worker in workers:
+                worker.communicate("end\n")
+            print(f"start-up        {told[0]['cpu']:.1f} s of CPU, {seconds:.1f} s by the clock, to the first text ({case})")
+    memory = [f"{one['kB']['Rss'] / 1e3:.0f} MB mapped, its share {one['kB']['Pss'] / 1e3:.0f} MB" for one in told]
+    print(f"table of each   {'; '.join(memory)}")
 
 
 def bandwidth(texts: pa.Array, table: query_table.QueryTable, seconds: float) -> None:

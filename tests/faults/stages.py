@@ -114,8 +114,8 @@ def buckets(config: NumbersConfig) -> int:
 KEEP = Stage(
     name="keep", version=1, shape="map", worker=Keep, writes=NUMBERS, bucket=bucket, buckets=buckets
 )  # fmt: skip
-TOTAL = Stage(name="total", version=1, shape="count", worker=Total, writes=SUMS)
-ABOVE = Stage(name="above", version=1, shape="group", worker=Above, writes=NUMBERS)
+TOTAL = Stage(name="total", version=1, shape="count", worker=Total, writes=SUMS, light=True)
+ABOVE = Stage(name="above", version=1, shape="group", worker=Above, writes=NUMBERS, light=True)
 STEPS = [  # stage, source, target, side datasets
     (KEEP, "0", "1", {}),
     (TOTAL, "1", "2/_sums", {}),

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -179,10 +180,18 @@ def test_a_users_mistake_is_one_line_and_the_rest_is_kept(root: str, ray_address
     assert storage.size(join(root, "1", "_MANIFEST.json")) is None
 
 
-def test_a_part_that_kills_its_worker_each_time_ends_the_run_with_a_clear_line(root: str, ray_address: str) -> None:
+def test_a_process_that_is_used_again_does_not_remember_other_inputs(root: str, ray_address: str) -> None:
+    """The second run adds parts: the mean that ABOVE compares with is another one."""
+    build(root, NumbersConfig(), {"part-0": PARTS["part-0"]})
+    again = build(root, NumbersConfig(), PARTS)
+    assert again[-1].hash == build(root + "-once", NumbersConfig(), PARTS, execute=in_process)[-1].hash
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_a_part_that_kills_its_worker_each_time_ends_the_run_with_a_clear_line(root: str, ray_address: str, light: bool) -> None:
     poison = PARTS["part-1"]["number"][0].as_py()
     with pytest.raises(InputError, match=r"keep: a worker died 3 times on the same part"):
-        build(root, NumbersConfig(poison=poison), PARTS)
+        build(root, NumbersConfig(poison=poison), PARTS, steps=[(replace(KEEP, light=light), "0", "1", {})])
     hashes_after = hashes(root, execute=in_process)
     assert len(hashes_after) == 4
 

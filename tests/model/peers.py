@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from model.clip import CLIP
+from model.compute import use
 from model.config import ClipConfig, ComputeConfig, TextConfig, VitConfig
 
 _LIBRARIES: list[torch.library.Library] = []  # an operator lives as long as the library that defines it
@@ -36,7 +37,7 @@ def import_transformers() -> Any:
 def random_clip(config: ClipConfig, seed: int, compute: ComputeConfig | None = None) -> CLIP:
     """A model of drawn weights; gains, biases and running statistics are drawn too, where a fresh model has ones and zeros."""
     torch.manual_seed(seed)
-    model = CLIP(config, compute)
+    model = CLIP(config)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.ndim == 1 and name.endswith(("weight", "running_var")):
@@ -45,6 +46,8 @@ def random_clip(config: ClipConfig, seed: int, compute: ComputeConfig | None = N
                     tensor.mul_(0.3)  # else the residual branches of a deep ResNet grow without end
             elif name.endswith(("bias", "running_mean")):
                 tensor.normal_(std=0.1)
+    if compute is not None:
+        use(model, compute)
     return model.eval()
 
 

@@ -113,6 +113,49 @@ def test_initial_values_of_the_resnet_have_the_papers_deviations() -> None:
         assert torch.equal(tensor, torch.full_like(tensor, 0.0 if "bn3" in name and "layer" in name else 1.0)), name
 
 
+def initial_spread(name: str, shape: tuple[int, ...], config: ClipConfig) -> float:
+    """The deviation of a tensor's initial values by CLIP's table; 0.0: all the same number."""
+    leaf, text, fan_in = name.rsplit(".", 1)[-1], config.text, math.prod(shape[1:])
+    if leaf == "num_batches_tracked" or name == "logit_scale" or leaf in ("running_mean", "running_var"):
+        return 0.0
+    if any(part in name for part in ("ln_", ".bn", "downsample.1")) or leaf == "in_proj_bias" or "out_proj.bias" in name:
+        return 0.0
+    if leaf == "bias":  # PyTorch's uniform draw, by the width of what comes in
+        bases = {"mlp.c_fc": 1, "mlp.c_proj": 4}
+        width = config.vision.width if name.startswith("visual.transformer") else text.width
+        inputs = next((width * factor for part, factor in bases.items() if part in name), 0)
+        return (3 * (inputs or config.vision.output_width)) ** -0.5  # type: ignore[union-attr]
+    if name.startswith("visual."):
+        if "attnpool" in name:
+            return config.vision.output_width**-0.5  # type: ignore[union-attr]
+        if name in ("visual.proj", "visual.class_embedding", "visual.positional_embedding"):
+            return config.vision.width**-0.5
+        return math.sqrt(2 / sum(shape)) if leaf == "in_proj_weight" else (3 * fan_in) ** -0.5
+    kinds = {
+        "token_embedding": 0.02, "positional_embedding": 0.01, "text_projection": text.width**-0.5,
+        "in_proj_weight": text.width**-0.5, "out_proj": (2 * text.layers * text.width) ** -0.5,
+        "c_fc": (2 * text.width) ** -0.5, "c_proj": (2 * text.layers * text.width) ** -0.5,
+    }  # fmt: skip
+    return next(value for part, value in kinds.items() if part in name)
+
+
+@pytest.mark.parametrize("tower", ["vit", "resnet"])
+def test_every_tensor_starts_with_the_papers_deviation(tower: str) -> None:
+    torch.manual_seed(1)
+    text = TextConfig(width=96, layers=3, heads=2, vocab_size=1000)
+    vit = VitConfig(image_resolution=32, patch_size=8, width=144, layers=2, heads=3)
+    resnet = ResNetConfig(image_resolution=64, layers=(2, 1, 1), width=32, heads=8)
+    config = ClipConfig(embed_dim=80, vision=vit if tower == "vit" else resnet, text=text)
+    for name, tensor in CLIP(config).state_dict().items():
+        wanted, count = initial_spread(name, tuple(tensor.shape), config), tensor.numel()
+        if wanted == 0.0:
+            assert (tensor == tensor.flatten()[0]).all(), name
+            continue
+        mean, found = float(tensor.double().mean()), float(tensor.double().square().mean().sqrt())
+        assert abs(mean) < 5 * wanted / math.sqrt(count), name
+        assert found == pytest.approx(wanted, rel=5 / math.sqrt(2 * count)), name
+
+
 def test_a_text_feature_depends_on_nothing_after_its_eot() -> None:
     model = CLIP(small_clip()).eval()
     tokens = torch.tensor([[550, 5, 6, 559, 0, 0, 0], [550, 5, 6, 559, 9, 8, 7]])

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.clip import CLIP
 from model.config import ClipConfig, ComputeConfig
 from tests.model.peers import pairs_for, random_clip, small_vit
 from tests.model.small import small_clip
@@ -40,7 +39,7 @@ def test_a_switch_changes_no_feature_gradient_or_statistic(tower: str, switch: s
     values, state = after_a_step(TOWERS[tower], PLAIN)
     switched, switched_state = after_a_step(TOWERS[tower], SWITCHES[switch])
     for name, value in values.items():
-        assert float((switched[name] - value).abs().max()) < 1e-4 * float(value.abs().max()), name
+        assert float((switched[name] - value).abs().max()) < 1e-4 * float(value.abs().max()) + 1e-7, name
     for name, tensor in state.items():
         torch.testing.assert_close(switched_state[name].contiguous(), tensor.contiguous())
 
@@ -83,7 +82,7 @@ def test_checkpointing_keeps_less_for_the_way_back(tower: str) -> None:
 
 def test_channels_last_reaches_the_convolutions() -> None:
     found = []
-    model = CLIP(TOWERS["resnet"])
+    model = random_clip(TOWERS["resnet"], seed=1, compute=ComputeConfig())
     model.visual.layer1[0].conv2.register_forward_hook(  # type: ignore[union-attr, index]
         lambda module, inputs, output: found.append((inputs[0], module.weight))
     )

@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator
 
-from pipeline.archives import expand_archives, part_name, records
+from pipeline.archives import expand_archives, part_name, read_records
 from pipeline.errors import InputError
 
 REAL = Path(__file__).parent.parent / "data" / "commoncrawl"
@@ -38,7 +37,7 @@ def write_archive(path: Path, bodies: list[bytes], *, compress: bool) -> list[in
 
 
 def offsets(path: str | Path) -> list[int]:
-    return [record.offset for record in records(str(path), WarcRecordType.response)]
+    return [record.offset for record in read_records(str(path), b"response")]
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -47,7 +46,7 @@ def test_records_are_those_that_warcio_reads(tmp_path: Path, compress: bool) -> 
     ends = write_archive(path, [b"<img>" * 10 * i + b"\r\n\r\nWARC/1.0" for i in range(20)], compress=compress)
     with path.open("rb") as file:
         expected = [(r.rec_headers["WARC-Target-URI"], r.raw_stream.read()) for r in ArchiveIterator(file, no_record_parse=True)]
-    found = list(records(str(path), WarcRecordType.response))
+    found = list(read_records(str(path), b"response"))
     assert [(record.target, record.block) for record in found] == expected
     assert [record.offset for record in found] == ends[:-1]
 

@@ -17,7 +17,7 @@ from pipeline.config import BalanceConfig, MatchConfig, QueriesConfig, RunConfig
 from pipeline.draws import Limits
 from pipeline.errors import InputError
 from pipeline.events import Events
-from pipeline.manifest import Dataset
+from pipeline.manifest import Dataset, Manifest
 from pipeline.matcher import Matcher
 from pipeline.runner import in_process
 from pipeline.stage import Step
@@ -225,3 +225,11 @@ def test_the_report_says_for_every_query_what_became_of_it(tmp_path: Path) -> No
 
 def test_a_root_that_is_not_balanced_has_no_report(tmp_path: Path) -> None:
     assert query_report.collect(str(tmp_path), num_top=3) is None
+
+
+def test_sources_that_are_cut_differently_are_not_joined() -> None:
+    manifests = [Manifest(stage=name, fingerprint={}, parts=(), num_buckets=number) for name, number in (("a", 4), ("b", 3))]
+    with pytest.raises(ValueError, match="b is not cut into the 4 buckets of the others"):
+        stage.plan_join(None, manifests)
+    with pytest.raises(ValueError, match="whole is not cut into the 4 buckets"):
+        stage.plan_join(None, [manifests[0], replace(manifests[1], stage="whole", num_buckets=0)])

@@ -138,7 +138,7 @@ def test_rows_of_wat_records(worker: crawl.Worker, tmp_path: Path) -> None:
         (0, "alt", "a red bicycle", "https://e.org/y/a.png?x=1&y=2", None),
         (0, "title", "Ein rotes Fahrrad steht vor dem alten Haus", "https://e.org/y/a.png?x=1&y=2", "language"),
         (1, "", "", "https://e.org/y/b.png", "no_text"),
-        (2, "alt", "a half \ufffd surrogate", "c?.png", "bad_url"),
+        (2, "alt", "a half \ufffd surrogate", "https://e.org/y/c%EF%BF%BD.png", None),  # as browsers read it
         (0, "", "", "https://e.org/x/b.png", "no_text"),
     ]
     assert [row["record_offset"] for row in found] == [0, 0, 0, 0, len(page)]
@@ -217,13 +217,19 @@ def test_a_fate_does_not_depend_on_how_archives_are_split(worker: crawl.Worker, 
 def test_a_record_that_cannot_be_read_does_not_stop_the_archive(worker: crawl.Worker, tmp_path: Path) -> None:
     good = wat_response("http://e.org/1", [{"path": "IMG@/src", "url": "a.png", "alt": "a red bicycle"}])
     path = tmp_path / "a.wat.gz"
-    path.write_bytes(good + member("metadata", "http://e.org/2", b'{"Envelope": {"IMG@/src') + good)
-    assert [row["drop"] for row in rows(worker, path, "wat")] == [None, None]
+    broken = member("metadata", "http://e.org/2", b'{"Envelope": {"IMG@/src')
+    path.write_bytes(good + broken + good)
+    found = rows(worker, path, "wat")
+    assert [row["drop"] for row in found] == [None, "bad_record", None]
+    assert [found[1][name] for name in ("page_url", "record_offset", "link_index", "image_url", "text", "attribute")] == [
+        *("http://e.org/2", len(good), -1),
+        *("", "", ""),
+    ]
     path = tmp_path / "a.warc.gz"
     html = "<img src=a.png alt='a red bicycle'>"
     broken = response("http://e.org/2", b"\x1f\x8bbroken", "Content-Type: text/html\r\nContent-Encoding: gzip")
     path.write_bytes(response("not a url", html) + broken + response("http://e.org/3", html))
-    assert [row["drop"] for row in rows(worker, path, "warc")] == ["bad_url", None]
+    assert [row["drop"] for row in rows(worker, path, "warc")] == ["bad_url", "bad_record", None]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("whirlwind.warc.gz", "warc"), ("whirlwind.warc.wat.gz", "wat")])

@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline import hashing
@@ -16,6 +17,22 @@ def test_draws_are_those_of_plain_integers(seed: int) -> None:
     drawn = hashing.draw(seed, hashing.pair_hash(ids), queries).tolist()
     key = oracle.mix(seed)
     assert drawn == [oracle.mix(oracle.mix(int(i[:16], 16) ^ key) ^ int(q)) for i, q in zip(ids, queries, strict=True)]
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+def test_the_hash_of_a_column_is_that_of_each_pair_id_however_it_is_cut(kind: pa.DataType) -> None:
+    ids = [hashlib.blake2b(str(i).encode(), digest_size=16).hexdigest() for i in range(50)]
+    ids[7] = ids[7].upper()
+    column = pa.chunked_array([pa.array(ids[:20], kind).slice(3), pa.array([], kind), pa.array(ids[20:], kind).slice(0, 11)])
+    wanted = [int(value[:16], 16) for value in ids[3:31]]
+    assert hashing.pair_hash(column).tolist() == hashing.pair_hash(column.to_pylist()).tolist() == wanted
+    assert hashing.pair_hash([]).tolist() == []
+
+
+@pytest.mark.parametrize("bad", ["", "ab", "g" * 32, "0" * 31 + "\u00e9", "0" * 33, None])
+def test_what_is_no_pair_id_has_no_hash(bad: str | None) -> None:
+    with pytest.raises(ValueError, match="not 32 hex digits"):
+        hashing.pair_hash(pa.chunked_array([pa.array(["0" * 32, bad], pa.string())]))
 
 
 def test_draws_are_uniform_and_do_not_depend_on_each_other() -> None:

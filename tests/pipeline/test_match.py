@@ -1,6 +1,9 @@
 """Matching against a search for each query by itself."""
 
+import os
 import random
+import re
+import tempfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -131,12 +134,60 @@ def test_a_host_has_one_bucket_whatever_else_the_url_says() -> None:
     assert np.bincount(many, minlength=4).min() > 80
 
 
-def test_the_worker_reads_the_list_and_refuses_an_empty_one(tmp_path: Path) -> None:
-    rows = [{"query_id": i, "query": query, "source": "concept", "score": None} for i, query in enumerate(["dog", "cat"])]
-    for folder, table in (("some", rows), ("none", [])):
-        parts = {"queries": pa.Table.from_pylist(table, schema.QUERIES)}
-        runner.write_dataset(str(tmp_path / folder), stage="queries", version=1, config=QueriesConfig(), parts=parts)
-    worker = match.Worker(MatchConfig(), {"queries": Dataset(str(tmp_path / "some"))})
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for what the workers of a machine share."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path / f"wit-cache-{os.getuid()}"
+
+
+def query_list(folder: Path, queries: list[str], start: int = 0) -> dict[str, Dataset]:
+    rows = [{"query_id": i, "query": query, "source": "concept", "score": None} for i, query in enumerate(queries, start)]
+    parts = {"queries": pa.Table.from_pylist(rows, schema.QUERIES)}
+    runner.write_dataset(str(folder), stage="queries", version=1, config=QueriesConfig(), parts=parts)
+    return {"queries": Dataset(str(folder))}
+
+
+def test_the_worker_reads_the_list_and_refuses_one_without_words(tmp_path: Path, machine: Path) -> None:
+    worker = match.Worker(MatchConfig(), query_list(tmp_path / "some", ["dog", "cat"]))
     assert worker(candidates(["a cat"]))["query_ids"].to_pylist() == [[1]]
     with pytest.raises(InputError, match="has no queries"):
-        match.Worker(MatchConfig(), {"queries": Dataset(str(tmp_path / "none"))})
+        match.Worker(MatchConfig(), query_list(tmp_path / "none", []))
+    with pytest.raises(InputError, match=r"2 of the 2 queries of .* have no word in them, the first '!!'; nothing would match"):
+        match.Worker(MatchConfig(), query_list(tmp_path / "marks", ["!!", "..."]))
+    with pytest.raises(InputError, match="must be 0, 1, 2"):
+        match.Worker(MatchConfig(), query_list(tmp_path / "late", ["a"], start=1))
+
+
+def test_queries_without_a_word_are_told_of_once_a_machine(
+    tmp_path: Path, machine: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sides = query_list(tmp_path / "list", ["...", "dog", "!"])
+    workers = [match.Worker(MatchConfig(), sides) for _ in range(3)]
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert re.search(r"match: 2 of the 3 queries of .* have no word in them, the first '...'; they match nothing", told)
+    for worker in workers:
+        assert worker(candidates(["... dog!"]))["query_ids"].to_pylist() == [[1]]
+
+
+def test_each_list_and_each_normalizer_has_its_own_table_and_a_torn_one_is_made_again(tmp_path: Path, machine: Path) -> None:
+    some, other = query_list(tmp_path / "some", ["Dog", "cat"]), query_list(tmp_path / "other", ["cat", "Dog"])
+    text = candidates(["Dog (cat)"])
+    for _ in range(2):
+        assert match.Worker(MatchConfig(), some)(text)["query_ids"].to_pylist() == [[0, 1]]
+        assert match.Worker(MatchConfig(normalizer="metaclip"), some)(text)["query_ids"].to_pylist() == [[0]]
+        assert match.Worker(MatchConfig(normalizer="metaclip"), other)(text)["query_ids"].to_pylist() == [[1]]
+        tables = sorted(machine.glob("queries-*"))
+        assert len(tables) == 3
+        for path in tables:
+            path.write_bytes(path.read_bytes()[:-1])
+    assert match.Worker(MatchConfig(), some)(text)["query_ids"].to_pylist() == [[0, 1]]
+
+
+def test_workers_map_one_table_and_hold_none_of_it(tmp_path: Path, machine: Path) -> None:
+    worker = match.Worker(MatchConfig(), query_list(tmp_path / "list", ["dog"]))
+    table = worker.matcher.table
+    assert not any(array.flags.writeable or array.flags.owndata for array in (table.words, table.branches, table.letters))
+    lines = [line for line in Path("/proc/self/maps").read_text().splitlines() if str(machine) in line]
+    assert lines
+    assert all(line.split()[1] == "r--s" for line in lines)

@@ -41,12 +41,33 @@ def test_the_normal_form_is_what_a_person_expects(text: str, normal: str) -> Non
     assert normalize.wit(text) == normal
 
 
-def test_normalising_twice_changes_nothing_for_any_character() -> None:
+def test_any_character_has_one_normal_form_which_is_normal() -> None:
     for code in range(sys.maxunicode + 1):
         if unicodedata.category(chr(code)) in ("Cn", "Co", "Cs"):
             continue
-        once = normalize.wit(f"a{chr(code)}B")
+        if code % 16 and (0x3400 <= code < 0xA000 or 0xAC00 <= code < 0xD7A4 or code >= 0x20000):
+            continue  # Han and Hangul: one is as the other
+        text = f"a{chr(code)}B"
+        once = normalize.wit(text)
         assert normalize.wit(once) == once, hex(code)
+        assert once == " ".join(normalize._joined_words(text)), hex(code)
+
+
+def test_only_what_is_said_to_join_is_ever_put_together_with_the_character_before_it() -> None:
+    for code in range(sys.maxunicode + 1):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and parts[0][0] != "<":
+            assert normalize.is_joining(chr(int(parts[1], 16))), hex(code)
+        if unicodedata.combining(chr(code)):
+            assert normalize.is_joining(chr(code)), hex(code)
+    for syllable in range(0xAC00, 0xD7A4):
+        assert all(map(normalize.is_joining, unicodedata.normalize("NFD", chr(syllable))[1:]))
+
+
+@CASES
+@given(st.text(st.characters() | st.sampled_from("e\u0301ç\u1112\u1161\u11ab한ｶﾞΣﬁ\u00ad\u0345"), max_size=12))
+def test_the_path_of_characters_that_do_not_join_is_the_full_path(text: str) -> None:
+    assert normalize.wit_words(text) == normalize._joined_words(text)
 
 
 def test_words_of_any_characters_hold_no_boundary_and_are_normal() -> None:
@@ -81,7 +102,7 @@ def test_the_short_path_of_ascii_is_the_full_path() -> None:
     characters = [chr(code) for code in range(128)]
     for first in characters:
         text = "".join(f"{first}{second}B " for second in characters)
-        assert normalize.wit_words(text) == normalize._wit_words(text)
+        assert normalize.wit_words(text) == normalize._joined_words(text)
 
 
 @pytest.mark.parametrize("normalizer", ["wit", "metaclip"])
@@ -93,5 +114,5 @@ def test_a_prepared_column_read_byte_by_byte_has_the_words_of_its_texts(normaliz
     table = [bytes([letter]) for letter in normalize.LETTERS[normalizer]]
     marks = {i: b" " + bytes([i]) + b" " for i, letter in enumerate(table) if letter == b"\xff"}
     for text, row in zip(texts, normalize.prepared(pa.array(texts, pa.string()), normalizer).to_pylist(), strict=True):
-        words = b"".join(marks.get(byte, table[byte]) for byte in row.encode()).decode().split(" ")
+        words = b"".join(marks[byte] if byte in marks else table[byte] for byte in row.encode()).decode().split(" ")
         assert [word for word in words if word or normalizer == "metaclip"] == normalize.TEXT_WORDS[normalizer](text)

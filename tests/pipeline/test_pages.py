@@ -175,8 +175,6 @@ def test_a_page_is_unpacked_however_it_was_sent(record: bytes) -> None:
         block(HTML, "Content-Type: text/html", status="2000 OK"),
         block(HTML, "Content-Type: image/jpeg"),
         block(b"\xff\xd8\xff\xe0" + HTML),
-        block(b"\x00\x01 no zlib, no HTML", "Content-Type: text/html", "Content-Encoding: deflate"),
-        block(HTML[20:], "Content-Type: text/html", "Content-Encoding: zstd"),
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html",
         b"",
         b"\0\xff" * 50,
@@ -186,10 +184,19 @@ def test_what_is_no_page_is_none(record: bytes) -> None:
     assert responses.page(record) is None
 
 
+@pytest.mark.parametrize("coding", ["deflate", "zstd", "gzip, br"])
+def test_a_page_that_cannot_be_unpacked_is_told(coding: str) -> None:
+    assert responses.page(block(b"\x00\x01 no zlib, no HTML", "Content-Type: text/html", f"Content-Encoding: {coding}")) == (
+        None,
+        None,
+    )
+
+
 def test_a_small_body_does_not_become_a_huge_page() -> None:
     bomb = gzip.compress(b"<html>" + b"\0" * (responses.MAX_PAGE_BYTES * 4))
     page = responses.page(block(bomb, "Content-Type: text/html", "Content-Encoding: gzip"))
     assert page is not None
+    assert page.html is not None
     assert len(page.html) == responses.MAX_PAGE_BYTES
 
 
@@ -229,10 +236,14 @@ def test_the_image_links_of_a_wat_record() -> None:
     ],
 )
 def test_no_wat_record_breaks_the_reader(record: bytes) -> None:
-    assert wat.links(record)[1] == []
+    found = wat.links(record)
+    assert found is None or found[1] == []
+    assert wat.find([record]).readable.tolist() == [found is not None]
 
 
 def test_half_surrogates_and_broken_utf8_in_a_wat_record_cost_no_page() -> None:
     good = wat_record([{"path": "IMG@/src", "url": "a.jpg", "alt": "ABC"}])
-    assert wat.links(good.replace(b"ABC", rb"A\ud800C"))[1] == [Link("a.jpg", [("alt", "A\ud800C")])]
-    assert wat.links(good.replace(b"ABC", b"A\xffC"))[1] == [Link("a.jpg", [("alt", "A\ufffdC")])]
+    assert wat.links(good.replace(b"ABC", rb"A\ud800C")) == (None, [Link("a.jpg", [("alt", "A\ud800C")])])
+    assert wat.links(good.replace(b"ABC", b"A\xffC")) == (None, [Link("a.jpg", [("alt", "A\ufffdC")])])
+    blocks = [good.replace(b"ABC", rb"A\ud800C"), good, good.replace(b"ABC", b"A\xffC")]
+    assert wat.find(blocks).pieces.to_pylist() == ["a.jpg", "A\ufffdC", "", "a.jpg", "ABC", "", "a.jpg", "A\ufffdC", ""]

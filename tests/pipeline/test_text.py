@@ -3,11 +3,14 @@
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from pipeline import rules as rules_module
 from pipeline import text
 from pipeline.config import CrawlConfig
-from pipeline.text import Rules, clean, clean_fully
+from pipeline.rules import Rules
+from pipeline.text import clean, clean_all, clean_fully
 
 ALPHABETS = (
     [chr(i) for i in range(32, 127)],
@@ -149,7 +152,7 @@ def test_other_languages_and_scripts_are_dropped(rules: Rules, sentence: str) ->
 @pytest.mark.parametrize("seed", range(5))
 def test_no_list_of_function_words_is_foreign(rules: Rules, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    words = sorted(text.FUNCTION_WORDS)
+    words = sorted(rules_module.FUNCTION_WORDS)
     for _ in range(100):
         assert not rules.is_foreign(" ".join(rng.choice(words, size=rng.integers(1, 14)).tolist()))
 
@@ -171,3 +174,33 @@ def test_an_empty_language_keeps_all_and_an_unknown_one_is_refused() -> None:
     assert Rules(CrawlConfig(language="")).reason("東京の夜景") is None
     with pytest.raises(ValueError, match=r"crawl: language must be .* found 'xx'"):
         Rules(CrawlConfig(language="xx"))
+
+
+def test_letters_that_are_said_to_be_left_alone_are() -> None:
+    codes = [code for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    usual = [chr(code) for code in codes if text.USUAL.fullmatch(chr(code))]
+    assert len(usual) > 30_000
+    for letter in usual[::7] + [letter for letter in usual if ord(letter) < 0x3400]:
+        sample = f"a {letter} b"
+        if text._is_clean(sample):
+            assert clean_fully(sample) == " ".join(sample.split()), hex(ord(letter))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_short_cut_changes_a_text_of_many_scripts(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scripts = (
+        "äöüßéèñçÃâ€™œÂ©¨°Ððşğıłżź абвгАБѐґ αβΑΩά אבשלום صورة हिन्दी ไทย 東京の夜景ー 자전거 ABC.,-'’“”–&<>\u00a0\u00ad\ufffdﬁＡ²½"
+    )
+    pieces = [*scripts, "&amp;", "&EACUTE;", "&lt", "&#228;"]
+    for size in (3, 6, 12):
+        for _ in range(150):
+            raw = "".join(rng.choice(pieces, size=size).tolist())
+            assert clean(raw) == clean_fully(raw), repr(raw)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_column_is_cleaned_as_each_of_its_texts(seed: int) -> None:
+    raw = [value.encode("utf-8", "replace").decode() for alphabet in ALPHABETS for value in random_texts(seed, alphabet)]
+    raw += ["", " ", "\t a \n", "x" * 20_000, "é" * 20_000, "a " * 20_000, "a" * 9_999 + "&amp;", " " * 10_000 + "a"]
+    assert clean_all(pa.array(raw)).to_pylist() == [clean(value[: text.MAX_RAW_CHARS]) for value in raw]

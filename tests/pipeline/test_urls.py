@@ -3,9 +3,10 @@
 import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline.urls import MAX_URL_CHARS, base_url, canonical, largest
+from pipeline.urls import MAX_URL_CHARS, base_url, canonical, canonical_all, largest
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,27 @@ def test_a_hostile_srcset_takes_linear_time(piece: str) -> None:
     start = time.process_time()
     largest(piece * 100_000)
     assert time.process_time() - start < 2
+
+
+PIECE_LIST = r"""a b.jpg IMG / // / ? x=1 & #f . .. /. /./ %2e %20 é : http: https:// https:// http:// e.org E.org www.e-x.org
+    xn--a 1.2.3.4 0x1 @
+    user@ 8080 ~ ' | ^ { \\ - _ -- a--b co.uk \x7f [ ] ! $ ( ) * + , ; = % %zz %2E c0m \x7f"""
+PIECES = PIECE_LIST.split()
+BASE_LIST = """https://e.org/a/page.html http://www.x.com:8080/?q=/1 https://e.org HTTP://E.ORG/A/../b/c?d nonsense https://user:p@e.org/x/
+    http://1.2.3.4/y/z file:///x/y https://e.org/a;b/c'd/e http://[::1]/a/b"""
+BASES = BASE_LIST.split()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_column_of_urls_becomes_what_each_becomes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    starts = ["", "/", "//", "https://", "http://"]
+    urls = [
+        starts[rng.integers(5)] + "".join(rng.choice([*PIECES, " ", "\t"], size=rng.integers(0, 7)).tolist()) for _ in range(4000)
+    ]
+    urls += ["/" + "a" * size for size in range(MAX_URL_CHARS - 20, MAX_URL_CHARS + 2)]
+    base_of = rng.integers(len(BASES), size=len(urls))
+    found, is_good = canonical_all(pa.array(urls), BASES, base_of)
+    expected = [canonical(url, BASES[base]) for url, base in zip(urls, base_of.tolist(), strict=True)]
+    assert is_good.tolist() == [url is not None for url in expected]
+    assert found.to_pylist() == [url or raw[:MAX_URL_CHARS] for url, raw in zip(expected, urls, strict=True)]

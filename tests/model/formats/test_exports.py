@@ -100,5 +100,5 @@ def test_both_towers_run_in_onnxruntime_for_any_batch(trained: tuple[Path, CLIP,
             wanted = model.encode_image(images).numpy(), model.encode_text(tokens).numpy()
         (image_features,) = image.run(["image_features"], {"images": images.numpy()})
         (text_features,) = text.run(["text_features"], {"tokens": tokens.numpy()})
-        np.testing.assert_allclose(image_features, wanted[0], atol=1e-4, rtol=1e-4)
-        np.testing.assert_allclose(text_features, wanted[1], atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(np.asarray(image_features), wanted[0], atol=1e-4, rtol=1e-4)
+        np.testing.assert_allclose(np.asarray(text_features), wanted[1], atol=1e-4, rtol=1e-4)
