@@ -4,10 +4,12 @@ in      UTF-8 texts end to end with their offsets; the tables of a query_table
 out     the query ids of each text, ascending, no repeats
 law     exact: a hash only says where to look, then the word's own bytes are compared; (node, word) is its own key
 law     reads inside its arrays, whatever the bytes are, if query_table.check accepted the tables
-how     three steps for each text: its bytes go through a table of 256 (case, boundaries) into a buffer that stays in the
-        first-level cache; the words between boundaries are found eight bytes at a time and looked up; from each word a walk
-        goes down the tree of queries
-cost    about 0.6 us for a sentence of 75 bytes; compiled once a machine and source version (see compiled)
+how     four steps for each text: its bytes go through a table of 256 (case, boundaries) into a buffer that stays in the
+        first-level cache; the words between boundaries are found eight bytes at a time; all are looked up, the memory that
+        this needs having been asked for in the step before; from each word a walk goes down the tree of queries, whose
+        branches were asked for too. What was found is sorted without jumps that depend on the data
+cost    about 1 us for a sentence of 75 bytes in which 22 queries are found. numba compiles `scan` in 3 s once a machine and
+        copy of the source, `fill` in 1 s
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ law     exact: what is found is what a search for every single query would find 
 how     texts that are not ASCII are normalised first; the rest is match_kernel over the tables of query_table, both on
         Arrow's own buffers. The interpreter's lock is free while it runs
 cost    linear in the bytes of the texts, with at most one step for each word of the longest query;
-        500,000 queries: 28 MB that all workers of a node share (see shared); measured by tests/benchmarks/match.py
+        500,000 queries: 26 MB, which a stage's workers share (see match); measured by tests/benchmarks/match.py
 """
 
 # pyarrow.compute makes its functions at import, where pyright does not see them.
