@@ -78,8 +78,8 @@ class Merge:
         self.config = config
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        reason = np.where(balance.repeated(rows), balance.REPEATED_PAIR, None)
-        return rows.append_column("drop", pa.array(reason, pa.string()))
+        reason = pa.array([balance.REPEATED_PAIR] * rows.num_rows, pa.string(), mask=~balance.repeated(rows))
+        return rows.append_column("drop", reason)
 
 
 def bucket(rows: pa.Table, num_buckets: int) -> np.ndarray:
@@ -141,7 +141,8 @@ def ray_data(root: str, number: int) -> pl.DataFrame:
     from ray.data.aggregate import Min
 
     rows = ray.data.read_parquet(f"{root}/0", columns=["pair_id", "place"], file_extensions=["parquet"])
-    found = rows.groupby("pair_id", num_partitions=NUM_BUCKETS).aggregate(Min("place", alias_name="place"))
+    smallest = Min("place", alias_name="place")  # pyright: ignore[reportArgumentType]
+    found = rows.groupby("pair_id", num_partitions=NUM_BUCKETS).aggregate(smallest)
     found.write_parquet(f"{root}/{number}/peer")
     return pl.read_parquet(f"{root}/{number}/peer/*.parquet").select("pair_id", "place")
 
