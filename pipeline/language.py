@@ -24,7 +24,7 @@ _log1p = np.log1p(np.arange(64)).astype(np.float32)
 
 
 @inner
-def probabilities(text, lower, moves, rows, features, weights, priors, aliases, counts, found, scores):
+def probabilities(text, lower, moves, rows, features, weights, priors, aliases, counts, found, scores) -> None:
     """Fill `scores` with the probability of each language. Scratch: counts [features] zeros, found [as long as the text].
 
     text    [bytes] uint8; lower: take capital ASCII letters as small ones
@@ -66,7 +66,7 @@ def probabilities(text, lower, moves, rows, features, weights, priors, aliases, 
 
 
 @inner
-def is_foreign(text, lower, model, wanted, counts, found, scores):
+def is_foreign(text, lower, model, wanted, counts, found, scores) -> bool:
     """True where the text is surely in another language than number `wanted`. model: as Model.tables."""
     moves, rows, features, weights, priors, aliases = model
     probabilities(text, lower, moves, rows, features, weights, priors, aliases, counts, found, scores)

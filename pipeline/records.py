@@ -78,7 +78,7 @@ def broken(archive: str, offset: int, what: str) -> InputError:
 def _head(archive: str, offset: int, text: bytes) -> Head | None:
     """The header at the start of `text`; None where its end is not there yet."""
     end = text.find(END, 0, MAX_HEADER_BYTES)
-    if not text.startswith(b"WARC/") or (end < 0 and len(text) > MAX_HEADER_BYTES):
+    if not text.startswith(b"WARC/"[: len(text)]) or (end < 0 and len(text) > MAX_HEADER_BYTES):
         raise broken(archive, offset, f"expected the header of a record, found {text[:12]!r}")
     if end < 0:
         return None
@@ -98,19 +98,22 @@ class Reader:
         self.start = 0  # of data in the file
         self.record = 0  # where the record that is being read begins
 
-    def more(self) -> bool:
-        """Put the next piece behind what is not yet read; False at the end of the file."""
-        piece = next(self.pieces, b"")
-        self.start += self.position
-        self.data, self.position = self.data[self.position :] + piece, 0
-        return bool(piece)
-
     def need(self, num_bytes: int) -> bool:
-        """True where so many bytes lie ahead."""
-        while len(self.data) - self.position < num_bytes:
-            if not self.more():
-                return False
-        return True
+        """Read on until so many bytes lie ahead; False where the file ends before."""
+        ahead = len(self.data) - self.position
+        if ahead >= num_bytes:
+            return True
+        found = [self.data[self.position :]]
+        while ahead < num_bytes and (piece := next(self.pieces, b"")):
+            found.append(piece)
+            ahead += len(piece)
+        self.start += self.position
+        self.data, self.position = b"".join(found), 0
+        return ahead >= num_bytes
+
+    def more(self) -> bool:
+        """Read one more piece; False at the end of the file."""
+        return self.need(len(self.data) - self.position + 1)
 
     def inflated(self) -> Iterator[bytes]:
         """The text of the gzip member that begins here, in pieces of at most INFLATE_BYTES; then the position is its end."""
@@ -133,13 +136,16 @@ class Reader:
 
     def member(self, wanted: bytes) -> Record | None:
         """The record in the gzip member that begins here, if it is of the type `wanted`."""
-        text, size, head = b"", 0, None
+        kept: list[bytes] = []
+        size, head = 0, None
         for piece in self.inflated():
-            text = text + piece if size < MAX_BLOCK_BYTES else text
+            if size < MAX_BLOCK_BYTES + MAX_HEADER_BYTES:
+                kept.append(piece)
             size += len(piece)
-            head = head or (_head(self.archive, self.record, text) if text else None)
+            if size and head is None:
+                head = _head(self.archive, self.record, b"".join(kept))
             if head and size > head.end + len(END):
-                if text[head.end :].lstrip(b"\r\n").startswith(b"WARC/"):
+                if b"".join(kept)[head.end :].lstrip(b"\r\n").startswith(b"WARC/"):
                     raise InputError(
                         f"crawl: {self.archive}: expected every record compressed on its own, found one piece; "
                         "rewrite it with `warcio recompress OLD NEW`"
@@ -149,7 +155,7 @@ class Reader:
             return None
         if head is None or size < head.end + len(END):
             raise cut_off(self.archive, self.record)
-        return self.finished(head, text, wanted)
+        return self.finished(head, b"".join(kept), wanted)
 
     def plain(self, wanted: bytes) -> Record | None:
         """The record that begins here in a file that is not compressed, if it is of the type `wanted`."""

@@ -196,7 +196,7 @@ def _shape(text, letters, max_repeat):
 
 
 @compiled
-def judge(data, offsets, limits, letters, words, model, wanted, counts, found, scores, codes, maybe):
+def judge(data, offsets, limits, letters, words, model, wanted, counts, found, scores, codes, maybe) -> None:
     """Write for each text the number of the first rule in REASONS that it breaks, KEEP, or ASK: its language is not known.
 
     limits  min_chars, max_chars, max_repeat, 1 where the language is English; wanted: its column in the model, -1 for any

@@ -110,7 +110,7 @@ def _plain(data, position, end):
 
 
 @compiled
-def join(data, offsets, bases, base_data, base_offsets, cuts, max_bytes, out, ends, others):
+def join(data, offsets, bases, base_data, base_offsets, cuts, max_bytes, out, ends, others) -> int:
     """Write the canonical URLs of the plain ones; how many others there are, whose places are noted.
 
     data, offsets   the URLs; bases: [n], which base is whose; base_data, base_offsets: the canonical URLs of the bases

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 
+from pipeline import records
 from pipeline.archives import expand_archives, part_name, read_records
 from pipeline.errors import InputError
 
@@ -223,3 +224,15 @@ def test_names_of_parts_are_safe_and_their_own() -> None:
         assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-")
     assert names[0].startswith("a-")
     assert len(part_name("x" * 5000)) < 100
+
+
+@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
+def test_records_do_not_depend_on_the_pieces_that_they_come_in(tmp_path: Path, compress: bool, size: int) -> None:
+    path = tmp_path / "a.warc"
+    ends = write_archive(path, [b"<p>hello</p>", os.urandom(300), b"", b"\r\n\r\n" * 3], compress=compress)
+    data = path.read_bytes()
+    pieces = (data[i : i + size] for i in range(0, len(data), size))
+    found = list(records.read("a", pieces, b"response"))
+    assert found == list(read_records(str(path), b"response"))
+    assert [record.offset for record in found] == ends[:-1]
