@@ -71,6 +71,10 @@ def unpack(data: bytes, name: str) -> dict[str, Tensor]:
         raise TornFolder(f"{name}: not a safetensors file: {error}") from None
 
 
+def _some(names: list[str], most: int = 20) -> str:
+    return "none" if not names else str(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def check_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str) -> None:
     """Raise ValueError, which names what is missing, surplus or of another shape, unless `tensors` fit a state dict."""
     missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
@@ -80,7 +84,7 @@ def check_weights(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name
         if own[key].shape != tensors[key].shape
     ]
     if missing or surplus or shapes:
-        found = f"missing: {missing or 'none'}; surplus: {surplus or 'none'}; of another shape: {shapes or 'none'}"
+        found = f"missing: {_some(missing)}; surplus: {_some(surplus)}; of another shape: {_some(shapes)}"
         raise ValueError(f"{name}: expected the tensors of this configuration, found {found}")
 
 
