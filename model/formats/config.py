@@ -14,7 +14,7 @@ class ConvertConfig:
     root: str = "out/wit"  # a run's folder: root/model is read or, by `wit`, written; exports go to root/export/FORMAT
     source: str = ""  # the model's file or folder; "": root/model
     target: str = ""  # the folder to write; "": root/export/FORMAT, and root/model for `wit`
-    tokenizer: str = ""  # a tokenizer's file, where the source has none: tokenizer.json
+    tokenizer: str = ""  # a tokenizer's file, where the source has none: tokenizer.json or OpenAI's bpe_simple_vocab_16e6.txt.gz
     activation: Literal["", "quick_gelu", "gelu"] = ""  # of weights that do not tell: quick_gelu is OpenAI's
     format: Format = "wit"
 

@@ -48,7 +48,9 @@ def convert(config: ConvertConfig) -> Converted:
     if config.format == "onnx" and importlib.util.find_spec("onnxscript") is None:
         raise BadModel("convert: ONNX needs the package onnxscript; pip install 'wit[onnx]'")
     found = foreign.read(source, config.activation)
-    tokenizer = foreign.read_tokenizer(config.tokenizer) if config.tokenizer else found.tokenizer
+    tokenizer = found.tokenizer
+    if config.tokenizer:
+        tokenizer = foreign.read_tokenizer(config.tokenizer, found.config.text.context_length)
     if tokenizer is None:
         raise BadModel(f"convert: {source} holds no tokenizer; give --tokenizer FILE")
     text = found.config.text

@@ -57,6 +57,8 @@ def read(path: str, activation: str = "") -> Found:
         raise BadModel(f"activation: expected one of {', '.join(ACTIVATIONS)}, found {activation!r}")
     if not os.path.isfile(path) and checkpoint.NAME in files.names(path):
         model, tokenizer, config = checkpoint.load_model(path)
+        if config.objective != "contrastive":
+            raise BadModel(f"{path}: expected a contrastive model, found {config.objective}: other formats have no place for it")
         return Found(dict(model.state_dict()), config, tokenizer, "ours")
     if files.is_remote(path):
         raise BadModel(f"{path}: expected one of our model folders, found none; another project's model must be a local file")
@@ -176,9 +178,9 @@ def fitting(tensors: Mapping[str, Tensor], config: ClipConfig, path: str) -> dic
     return {name: tensors[name].to(value.dtype) for name, value in own.items()}
 
 
-def read_tokenizer(path: str) -> Tokenizer:
-    """The tokenizer in a tokenizer.json of ours."""
+def read_tokenizer(path: str, context_length: int) -> Tokenizer:
+    """The tokenizer in a tokenizer.json of ours, or in OpenAI's bpe_simple_vocab_16e6.txt.gz."""
     try:
-        return Tokenizer.from_file(path)
-    except (FileNotFoundError, json.JSONDecodeError) as error:
-        raise BadModel(f"{path}: expected a tokenizer.json, found {error}") from None
+        return Tokenizer.from_vocabulary(files.read(path), context_length)
+    except (OSError, ValueError) as error:
+        raise BadModel(f"{path}: expected a tokenizer.json or OpenAI's vocabulary, found {error}") from None
