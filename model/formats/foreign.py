@@ -7,7 +7,6 @@ law     weights only: nothing that a file holds is run (model/formats/archive.py
 errors  BadModel, which names the tensors that are missing, surplus or of another shape
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping
