@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch.nn.functional as F
-from torch import Tensor, cat
+from torch import Tensor, cat, nn
 
 from model.checkpoint import load_model, load_weights
-from model.clip import CLIP
 from model.config import ClipConfig
 
 POSITIONS = ("visual.positional_embedding", "visual.attnpool.positional_embedding")  # of a ViT, of a ResNet
@@ -32,7 +31,7 @@ def resize_positions(positions: Tensor, num_cells: int) -> Tensor:
     return cat([positions[:1], resized[0].flatten(1).T.to(positions.dtype)])
 
 
-def fit(tensors: Mapping[str, Tensor], model: CLIP) -> dict[str, Tensor]:
+def fit(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The tensors of a model of the same towers at any resolution, fitted to `model`'s."""
     own = model.state_dict()
     fitted = dict(tensors)
@@ -42,7 +41,7 @@ def fit(tensors: Mapping[str, Tensor], model: CLIP) -> dict[str, Tensor]:
     return fitted
 
 
-def start_from(model: CLIP, config: ClipConfig, folder: str) -> None:
+def start_from(model: nn.Module, config: ClipConfig, folder: str) -> None:
     """Give `model` the weights of the finished model in `folder`. Raises ValueError where more than the resolution differs."""
     start, _, found = load_model(folder)
     vision = replace(found.vision, image_resolution=config.vision.image_resolution)
