@@ -90,7 +90,7 @@ def test_the_sigmoid_loss_trains_a_model_with_a_bias(tmp_path: Path) -> None:
     model, _, config = checkpoint.load_model(str(tmp_path / "model"))
     assert config.logit_bias
     assert model.logit_bias is not None
-    assert float(model.logit_bias) != -10.0
+    assert model.logit_bias.item() != -10.0
     assert json.loads((tmp_path / "model" / "config.json").read_text())["logit_bias"] is True
 
 
