@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TILE = 1024  # rows and columns of a tile: 4 MiB of float32
+TILES = {"cpu": 512}  # rows and columns of a tile, by the kind of device: what caches hold is fastest
+OTHER_TILE = 2048  # where each call costs more
 
 
 class _Side(NamedTuple):
@@ -66,16 +67,17 @@ def _join(log_sums: Tensor) -> Tensor:
     return top + sums.log_()
 
 
-def _blocks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + TILE, count)) for start in range(0, count, TILE))
+def _blocks(rows: Tensor) -> Iterator[slice]:
+    side, count = TILES.get(rows.device.type, OTHER_TILE), len(rows)
+    return (slice(start, min(start + side, count)) for start in range(0, count, side))
 
 
 def _log_sums(rows: Tensor, columns: Tensor, row_scale: Tensor, column_scale: Tensor, precision: torch.dtype) -> list[Tensor]:
     """The log-sum-exp of each row, and of each column over these rows.  [B, E], [N, E], [B], [N] -> [B], [N]"""
     sums = [features.new_full((len(features),), -torch.inf, dtype=precision) for features in (rows, columns)]
-    for own in _blocks(len(rows)):
+    for own in _blocks(rows):
         block = rows[own].to(precision)
-        for other in _blocks(len(columns)):
+        for other in _blocks(columns):
             cosines = block @ columns[other].to(precision).T
             for sum_, place, scale, axis in ((sums[0], own, row_scale[own, None], 1), (sums[1], other, column_scale[other], 0)):
                 sum_[place] = torch.logaddexp(sum_[place], (cosines * scale).logsumexp(axis))
@@ -103,9 +105,9 @@ def _pull(row: _Side, column: _Side, column_gradient: Tensor | None) -> tuple[Te
     precision = row.scale.dtype
     gradient = torch.empty_like(row.features)
     row_scale, column_scale = torch.zeros_like(row.scale), torch.zeros_like(column.scale)
-    for own in _blocks(len(row.features)):
+    for own in _blocks(row.features):
         block, total = row.features[own].to(precision), row.scale.new_zeros(own.stop - own.start, row.features.shape[1])
-        for other in _blocks(len(column.features)):
+        for other in _blocks(column.features):
             across = column.features[other].to(precision)
             cosines = block @ across.T
             by_row, by_column = _slopes(cosines, row, column, own, other)
@@ -131,10 +133,7 @@ class _Tiled(torch.autograd.Function):
         row_B, column_N = _log_sums(image_features, text_NE, scale_B, scale_N, precision)
         column_N = _join(column_N)
         own_B = torch.cat(
-            [
-                (image_features[own].to(precision) * text_features[own].to(precision)).sum(1)
-                for own in _blocks(len(image_features))
-            ]
+            [(image_features[own].to(precision) * text_features[own].to(precision)).sum(1) for own in _blocks(image_features)]
         )
         ctx.save_for_backward(image_features, text_features, scale_N, row_B, column_N)
         ctx.mine, ctx.scale_type = mine, logit_scale.dtype

@@ -169,12 +169,14 @@ class Tokenizer:
         """Learn up to `vocab_size` entries from `texts`; fewer where they hold fewer pairs that occur twice."""
         vocab = _bytes_vocab()
         learner = _backend({}, [])
+        # Pairs that are equally frequent are merged in the order of their ids. Marks get theirs first, the others in the
+        # order of a hash table that is another in every run: so all 512 are told as marks.
         trainer = trainers.BpeTrainer(
             vocab_size=vocab_size - 2,
             min_frequency=2,
             show_progress=False,
             end_of_word_suffix=END_OF_WORD,
-            initial_alphabet=_byte_symbols(),
+            special_tokens=list(vocab),
         )
         learner.train_from_iterator(map(clean, texts), trainer)
         merges = [tuple(merge) for merge in json.loads(learner.to_str())["model"]["merges"]]

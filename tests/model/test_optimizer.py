@@ -96,7 +96,7 @@ def test_half_precision_moments_stay_near_adam(moments: str, beta2: float) -> No
     half = OptimizerConfig(learning_rate=1e-2, beta2=beta2, epsilon=1e-8, weight_decay=0.0, moments=moments)  # type: ignore[arg-type]
     weights, losses = regression(half, 300)
     assert exact_losses[-1] < 0.05 * exact_losses[0]
-    assert float((weights - exact).norm() / exact.norm()) < (5e-3 if moments == "float16" else 3e-2)
+    assert float((weights - exact).norm() / exact.norm()) < (2e-3 if moments == "float16" else 5e-3)
     assert sum(losses[-20:]) == pytest.approx(sum(exact_losses[-20:]), rel=0.05)
 
 

@@ -78,6 +78,13 @@ def test_the_same_texts_give_the_same_file(tokenizer: Tokenizer, monkeypatch: py
     assert torch.equal(again(TEXTS), tokenizer(TEXTS))
 
 
+def test_pairs_that_are_equally_frequent_are_learnt_in_one_order() -> None:
+    draw = np.random.default_rng(0)
+    letters = list("abcdefghijklmnopqrstuvwxyzäöüß")
+    texts = [" ".join("".join(draw.choice(letters, 6)) for _ in range(5)) for _ in range(300)]
+    assert len({Tokenizer.train(texts, 900, 12).to_bytes() for _ in range(6)}) == 1
+
+
 def test_the_vocabulary_stays_within_its_size() -> None:
     many = [f"{chr(97 + index % 26)}{chr(97 + index % 7)}{chr(97 + index % 11)} word" for index in range(2000)]
     assert Tokenizer.train(many, 540, 12).vocab_size == 540
