@@ -12,6 +12,7 @@ errors  InputError: the folder is not ours, or cannot be written
 import fcntl
 import mmap
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ T = TypeVar("T")
 
 def shared(name: str, make: Callable[[], bytes], read: Callable[[memoryview], T]) -> T:
     """`read` of the file's bytes, which `make` makes if the file is not there or `read` raises ValueError."""
-    folder = _folder()
+    folder = _folder("cache")
     path = os.path.join(folder, name)
     with _locked(folder):
         with suppress(FileNotFoundError, ValueError):
@@ -46,8 +47,21 @@ def _map(path: str, read: Callable[[memoryview], T]) -> T:
     return result
 
 
-def _folder() -> str:
-    folder = os.path.join(tempfile.gettempdir(), f"wit-cache-{os.getuid()}")
+def subfolder(kind: str, name: str, keep: int) -> str:
+    """A folder of this name for files that their maker keeps in order; of its kind, those used last are kept."""
+    parent = _folder(kind)
+    path = os.path.join(parent, name)
+    with _locked(parent):
+        os.makedirs(path, exist_ok=True)
+        os.utime(path)
+        folders = [entry for entry in os.scandir(parent) if entry.is_dir(follow_symlinks=False)]
+        for old in sorted(folders, key=lambda entry: -entry.stat().st_mtime_ns)[keep:]:
+            shutil.rmtree(old.path)
+    return path
+
+
+def _folder(kind: str) -> str:
+    folder = os.path.join(tempfile.gettempdir(), f"wit-{kind}-{os.getuid()}")
     with _told(folder), suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     found = os.lstat(folder)

@@ -1,6 +1,12 @@
 """Compiled functions where nothing can be kept, and the two instructions that numba has no name for."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from pipeline.compiled import compiled, inner, prefetch, trailing_zeros
 
@@ -9,6 +15,31 @@ def test_a_function_without_a_place_for_its_code_is_compiled_all_the_same() -> N
     names: dict[str, object] = {}
     exec("def double(x): return 2 * x", names)  # no file: numba has nowhere to keep it
     assert compiled(names["double"])(21) == 42  # pyright: ignore[reportArgumentType]
+
+
+PACKAGE = {
+    "__init__.py": "",
+    "called.py": "from pipeline.compiled import inner\n\n\n@inner\ndef add(x):\n    return x + {number}\n",
+    "calls.py": "from pipeline.compiled import compiled\nfrom pack.called import add\n\n\n@compiled\ndef f(x):\n    return add(x)\n",
+}
+PROGRAM = "from pack.calls import f; print(f(1), sum(f.stats.cache_hits.values()))"
+
+
+@pytest.mark.parametrize(("change", "printed"), [(False, "2 1"), (True, "3 0")])
+def test_another_copy_of_the_same_source_finds_what_was_compiled_and_a_changed_one_does_not(
+    tmp_path: Path, change: bool, printed: str
+) -> None:
+    def run(copy: str, number: int) -> str:
+        folder = tmp_path / copy / "pack"
+        folder.mkdir(parents=True)
+        for name, source in PACKAGE.items():
+            (folder / name).write_text(source.format(number=number))
+        places = {"PYTHONPATH": f"{folder.parent}{os.pathsep}{Path(__file__).parents[2]}", "TMPDIR": str(tmp_path)}
+        command = [sys.executable, "-c", PROGRAM]
+        return subprocess.run(command, env={**os.environ, **places}, check=True, capture_output=True, text=True).stdout.strip()
+
+    assert run("one", 1) == "2 0"
+    assert run("two", 2 if change else 1) == printed  # what changes is another file than the compiled function's own
 
 
 def test_the_instructions_do_what_they_say() -> None:

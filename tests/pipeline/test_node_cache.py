@@ -114,3 +114,12 @@ def test_a_place_that_cannot_be_written_is_one_clear_error(monkeypatch: pytest.M
     monkeypatch.setattr(tempfile, "tempdir", "/proc/none")
     with pytest.raises(InputError, match=r"node cache: cannot write /proc/none/.* set TMPDIR"):
         node_cache.shared("a", lambda: b"good", whole)
+
+
+def test_of_subfolders_those_used_last_are_kept(folder: Path) -> None:
+    for name in ("a", "b", "c"):
+        (Path(node_cache.subfolder("code", name, 2)) / "file").write_text(name)
+    node_cache.subfolder("code", "b", 2)
+    node_cache.subfolder("code", "d", 2)
+    kept = {path.name for path in Path(node_cache.subfolder("code", "d", 2)).parent.iterdir()}
+    assert kept == {"lock", "b", "d"}
