@@ -20,7 +20,7 @@ def test_a_function_without_a_place_for_its_code_is_compiled_all_the_same() -> N
 PACKAGE = {
     "__init__.py": "",
     "called.py": "from pipeline.compiled import inner\n\n\n@inner\ndef add(x):\n    return x + {number}\n",
-    "calls.py": "from pipeline.compiled import compiled\nfrom pack.called import add\n\n\n@compiled\ndef f(x):\n    return add(x)\n",
+    "calls.py": "from pipeline.compiled import compiled\nfrom pack.called import add\n\n@compiled\ndef f(x):\n    return add(x)\n",
 }
 PROGRAM = "from pack.calls import f; print(f(1), sum(f.stats.cache_hits.values()))"
 
