@@ -17,11 +17,9 @@ def test_a_function_without_a_place_for_its_code_is_compiled_all_the_same() -> N
     assert compiled(names["double"])(21) == 42  # pyright: ignore[reportArgumentType]
 
 
-PACKAGE = {
-    "__init__.py": "",
-    "called.py": "from pipeline.compiled import inner\n\n\n@inner\ndef add(x):\n    return x + {number}\n",
-    "calls.py": "from pipeline.compiled import compiled\nfrom pack.called import add\n\n@compiled\ndef f(x):\n    return add(x)\n",
-}
+CALLS = "from pipeline.compiled import compiled\nfrom pack.called import add\n\n\n@compiled\ndef f(x):\n    return add(x)\n"
+CALLED = "from pipeline.compiled import inner\n\n\n@inner\ndef add(x):\n    return x + {number}\n"
+PACKAGE = {"__init__.py": "", "called.py": CALLED, "calls.py": CALLS}
 PROGRAM = "from pack.calls import f; print(f(1), sum(f.stats.cache_hits.values()))"
 
 
