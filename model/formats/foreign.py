@@ -180,6 +180,8 @@ def fitting(tensors: Mapping[str, Tensor], config: ClipConfig, path: str) -> dic
 def read_tokenizer(path: str, context_length: int) -> Tokenizer:
     """The tokenizer in a tokenizer.json of ours, or in OpenAI's bpe_simple_vocab_16e6.txt.gz."""
     try:
-        return Tokenizer.from_vocabulary(files.read(path), context_length)
+        content = files.read(path)
+        is_ours = content.lstrip()[:1] == b"{"
+        return Tokenizer.from_bytes(content) if is_ours else Tokenizer.from_openai(content, context_length)
     except (OSError, ValueError) as error:
         raise BadModel(f"{path}: expected a tokenizer.json or OpenAI's vocabulary, found {error}") from None
