@@ -8,7 +8,7 @@ ARGS ?=
 
 PEERS := $(VENV)/.peers
 
-.PHONY: help mini test lint peers bench clean lock
+.PHONY: help mini test slow lint peers bench clean lock
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
@@ -16,8 +16,11 @@ help:  ## what there is
 mini: $(STAMP)  ## the whole story on this machine: a small web -> dataset -> CLIP -> zero-shot score -> report (minutes)
 	@$(PY) -m infra.mini.run --root $(ROOT) $(ARGS)
 
-test: $(STAMP)  ## every test that needs neither a network nor a GPU nor an object store
+test: $(STAMP)  ## the tests: no network, no GPU, no object store
 	@$(PY) -m pytest -q $(ARGS)
+
+slow: $(STAMP)  ## the long tests: processes killed in every stage, between stages, in training
+	@$(PY) -m pytest -q -m 'slow and not object_store and not peers' $(ARGS)
 
 lint: $(STAMP)  ## format, rules and types
 	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m pyright --pythonpath $(PY)

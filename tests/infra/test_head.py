@@ -53,7 +53,9 @@ def test_jobs_run_and_their_exit_codes_come_back(start) -> None:
     assert [line.strip() for line in output.splitlines()] == ["42", "exit 0", "exit 3"]
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "ending", [signal.SIGTERM, *(pytest.param(ending, marks=pytest.mark.slow) for ending in (signal.SIGINT, signal.SIGKILL))]
+)
 def test_no_process_stays_behind(start, ending: signal.Signals) -> None:
     process = start(SLEEPER)
     assert process.stdout.readline().strip() == "asleep"
