@@ -99,15 +99,15 @@ def soup_rows(page: bytes) -> list[Row]:
         if node.name == "meta":
             if attribute(node, "property").lower() == "og:image":
                 alt = node.find_next("meta", property="og:image:alt")
-                texts = [("og:image:alt", attribute(alt, "content") if isinstance(alt, Tag) else "")]
+                texts = [("og:image:alt", attribute(alt, "content") if alt is not None else "")]
                 url = attribute(node, "content")
             else:
                 continue
         else:
             figure = node.find_parent("figure")
-            caption = figure.find("figcaption") if isinstance(figure, Tag) else None
+            caption = figure.find("figcaption") if figure is not None else None
             texts = [("alt", attribute(node, "alt")), ("title", attribute(node, "title"))]
-            texts.append(("figcaption", caption.get_text() if isinstance(caption, Tag) else ""))
+            texts.append(("figcaption", caption.get_text() if caption is not None else ""))
             url = soup_url(node)
         found += [(url, name, cleaned) for name, text in texts if (cleaned := " ".join(text.split()))]
     return found
