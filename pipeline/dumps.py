@@ -4,7 +4,7 @@ in      the bytes of a `pages-articles` file, or of a piece of one that begins a
 out     a Page for each `<page>`; of several revisions the last
 law     a file that ends before `</mediawiki>`, is no XML, or is no export raises InputError; a page is given only when its
         end was seen. A document type declaration is refused, so no entity is ever expanded
-cost    expat, about 150 MB/s; one page in memory. A text over the cap is let go while it is read
+cost    expat, 104 to 139 MB/s; one page in memory. A text over the cap is let go while it is read
 source  MediaWiki, "Help:Export", schema export-0.10 and export-0.11; XML 1.0
 """
 

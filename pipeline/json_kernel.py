@@ -4,7 +4,7 @@ in      bytes, where to start, where they end; hostile
 out     where a value, a string or a key ends, or BROKEN
 law     what is not BROKEN is JSON, and ends where a full parser says. BROKEN may also be what is only unusual: numbers with an
         exponent or of more than MAX_DIGITS digits, values deeper than MAX_DEPTH; `copy`: half surrogates, broken UTF-8
-cost    about 1 ns a byte
+cost    linear in the bytes
 source  RFC 8259 (JSON), RFC 3629 (UTF-8)
 """
 

@@ -8,7 +8,7 @@ drops   bad_line: a line of the wiki with another number of fields, a count that
         "-" (unknown), more than 255 bytes, which MediaWiki does not allow
 law     a title is written as MediaWiki writes it: spaces, first letter large, percent escapes read. A file without a line of
         either format, of any wiki, raises InputError
-cost    about 3 million lines a second of other wikis, 0.6 million of this one; the titles of one file in memory
+cost    lines of other wikis are passed over by their first bytes; the titles of one file in memory
 source  wikitech, "Analytics/Data Lake/Traffic/Pageviews" and "Pageview complete"; MediaWiki, "Manual:Page title"
 """
 

@@ -3,7 +3,7 @@
 in      image URLs and texts, valid UTF-8
 out     32 hex digits each
 law     pair_ids(urls, texts)[i] == hashing.pair_id(urls[i], texts[i])
-cost    0.3 us a pair of 120 bytes; hashlib, row by row, 2.5 us
+cost    linear in the bytes; 1.05 us a pair where hashlib, row by row, took 1.82
 source  RFC 7693 (BLAKE2b), unkeyed, 16 bytes of digest
 """
 

@@ -6,7 +6,7 @@ law     the pieces of a file laid end to end are the file. A dump is cut between
         files anywhere, multistream bzip2 between two streams (no index file is needed: a stream begins with ten bytes that
         do not stand in compressed data). What is one stream is one piece
 law     a file that stops in the middle, has bytes after its end, or is not what its name says raises InputError
-cost    one pass over the file as it is stored for its sha256 and its cuts, about 400 MB/s; memory for a few blocks. What
+cost    one pass over the file as it is stored for its sha256 and its cuts; memory for a few blocks. What
         cannot be cut is read by one worker; over MAX_WHOLE_BYTES of it is refused, but for page views
 source  RFC 1952 (gzip); bzip2 1.0 (BZh[1-9], block magic 0x314159265359); Wikimedia, "Data dumps/Dump format", multistream
 """

@@ -13,7 +13,7 @@ out     kind       key               count
 drops   of dumps: other_namespace (all but articles), other_model (no wikitext), too_large, too_deep (see wikitext), bad_title,
         main_page; disambiguation: the page's text counts, its title is no query. Of page views: bad_line, bad_title
 law     the rows are a function of the piece's bytes. Redirects and what was dropped give no words
-cost    see wikitext, wordcounts; the counts of one piece in memory, about 40 bytes a byte of English in a compressed piece
+cost    see wikitext, wordcounts; the counts of one piece in memory
 """
 
 from collections.abc import Iterator

@@ -6,7 +6,7 @@ law     `offset` and length are enough to fetch a record again. A file that stop
         record is not as long as it says, or that is broken raises InputError at that record: who reads it must keep nothing
         before the end. Of a block the first MAX_BLOCK_BYTES are kept, however far it inflates
 cost    one pass; one record and one piece of the file in memory
-source  WARC 1.1 (ISO 28500), annex on gzip; RFC 1952. zlib-ng inflates 1.6 times as fast as zlib and a bit faster than
+source  WARC 1.1 (ISO 28500), annex on gzip; RFC 1952. zlib-ng inflates 1.4 to 1.5 times as fast as zlib and a bit faster than
         ISA-L on members of the size of WAT records (tests/benchmarks/crawl.py prints all three)
 """
 

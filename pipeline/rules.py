@@ -3,7 +3,7 @@
 in      cleaned texts
 out     for each the first rule that it breaks, or none
 law     a fate is a function of the text and the config alone; `reasons` of a column is `reason` of each of its texts
-cost    about 1 us a text, and 5 us more where the language must be identified; a second to start
+cost    measured with the language by tests/benchmarks/language.py: 186,000 texts/s of 22 languages on one core
 source  rules as in COYO-700M and LAION-5B; language: pipeline/language.py
 """
 

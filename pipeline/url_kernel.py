@@ -5,7 +5,7 @@ out     the canonical URLs of the plain ones; the places of the others, which ar
 law     a URL that is taken here becomes what ada makes of it. Taken are: absolute URLs of a plain host and path; "//host/path";
         "/path"; "path". Not taken is whatever a rule of the standard might change: other schemes, capital letters in a host, a
         port, a user, an address, punycode, a segment that starts with a dot, an escaped dot, a fragment, bytes that are escaped
-cost    about 1 ns a byte
+cost    linear in the bytes
 source  WHATWG URL, section 4.4
 """
 

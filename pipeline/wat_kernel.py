@@ -5,7 +5,7 @@ out     for each image link its record, URL, alt and title, entities and all but
 law     what `scan` gives is what a full JSON parser gives, key by key. Where the two might differ it gives the record back:
         broken or unusual JSON (numbers with an exponent, NaN, deep nesting, a key twice), half surrogates or broken UTF-8 in
         what is kept, another HTTP status than 200
-cost    about 1 ns a byte; the buffer is as long as the blocks
+cost    linear in the bytes; the buffer is as long as the blocks
 source  ia-web-commons, as in pipeline/wat.py
 """
 

@@ -4,8 +4,7 @@ in      UTF-8 text in chunks, cut at white space
 out     every word of normalize.wit_words with its count, every two that stand side by side in a line with theirs: exact, none
         is left out
 law     the counts do not depend on where the text is cut into chunks. Bytes that are no UTF-8 are U+FFFD, a boundary
-cost    per core about 40 MB/s of English; 16 bytes for each distinct bigram and about 150 for each distinct word, and
-        20 bytes for each byte of a chunk
+cost    30 to 38 MB/s of English on one core, 139 MB for 53 MB of it (tests/benchmarks/queries.py)
 how     ASCII goes through one table of bytes; of the rest each distinct piece between two spaces is normalised once. Arrow
         numbers the words of a chunk, NumPy sorts the pairs of numbers
 """

@@ -9,7 +9,8 @@ root/figure2/OBJECTIVE-SEED/points.json, prints a table and draws the plot. Runs
 shows those that are asked for.
 
 compare  with the paper only the order of the arms: its x axis goes to 400 million pictures and here each picture is seen
-         some seven times. No setting is tuned for any arm; batch and learning rate are smaller than the recipe's
+         some seven times. Batch and learning rate are smaller than the recipe's, chosen after one run of the
+         contrastive arm and before any other; no setting is tuned for an arm
 """
 
 import argparse
