@@ -6,7 +6,6 @@ shapes  B pairs on a rank, N = B * ranks pairs of the global batch, E embedding
 source  CLIP section 2.5 and figure 3; SigLIP (Zhai et al. 2023), algorithm 1
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,8 +13,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-
-from model.tiled import tiled_loss
 
 CHUNK = 1024  # texts of the sigmoid loss whose logits are in memory at once
 
@@ -84,11 +81,3 @@ def sigmoid_loss(image_features: Tensor, text_features: Tensor, logit_scale: Ten
         total = total + checkpoint(_sigmoid_chunk, *arguments, use_reentrant=False, preserve_rng_state=False)
         start += len(text_CE)
     return total / rows
-
-
-def by_name(name: str, logit_bias: Tensor | None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The loss that a configuration names, of image features, text features and logit scale."""
-    if name == "sigmoid":
-        assert logit_bias is not None
-        return lambda image, text, scale: sigmoid_loss(image, text, scale, logit_bias)
-    return {"softmax": contrastive_loss, "tiled": tiled_loss}[name]

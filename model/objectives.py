@@ -23,7 +23,8 @@ from model.bag_of_words import BagOfWords, BagOfWordsClip
 from model.caption import Captioner
 from model.clip import CLIP
 from model.config import MAX_LOGIT_SCALE, ClipConfig, Objective
-from model.loss import by_name, sigmoid_loss
+from model.loss import contrastive_loss, sigmoid_loss
+from model.tiled import tiled_loss
 
 Predictor = BagOfWords | Captioner
 Model = CLIP | Predictor
@@ -63,6 +64,7 @@ MODELS: dict[Objective, type[Model]] = {
     "bag_of_words": BagOfWords,
     "caption": Captioner,
 }
+SOFTMAX = {"softmax": contrastive_loss, "tiled": tiled_loss}  # ways to work out one loss
 
 
 def build(config: ClipConfig) -> Model:
@@ -83,7 +85,7 @@ def loss(model: Model, encoded: tuple[Tensor, ...], tokens: Tensor, softmax: str
     if isinstance(model, SigmoidClip):
         return sigmoid_loss(encoded[0], encoded[1], model.logit_scale.exp(), model.logit_bias)
     if isinstance(model, CLIP):
-        return by_name(softmax, None)(encoded[0], encoded[1], model.logit_scale.exp())
+        return SOFTMAX[softmax](encoded[0], encoded[1], model.logit_scale.exp())
     if isinstance(model, Captioner):
         return caption_loss(encoded[0], tokens.argmax(-1))
     return bag_of_words_loss(encoded[0])
