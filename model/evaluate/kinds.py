@@ -1,10 +1,12 @@
 """The kinds of tasks by their names. A new one is a module and a line here."""
 
-from model.evaluate import zero_shot
+from model.evaluate import probe_task, zero_shot
 from model.evaluate.tasks import Kind
 
 KINDS = {
     "zero_shot": Kind(run=zero_shot.run, needs=zero_shot.needs),
+    "linear_probe": Kind(run=probe_task.run, needs=probe_task.needs),
+    "few_shot": Kind(run=probe_task.run_few_shot, needs=probe_task.needs_few_shot),
 }
 
 
