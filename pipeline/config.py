@@ -185,14 +185,6 @@ class ShardConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrimConfig:
-    """What sharding needs to know of balancing: the survivors are trimmed to max_per_query by the same draws."""
-
-    shard: ShardConfig
-    balance: BalanceConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """How the work is done; nothing here changes a row."""
 
@@ -208,6 +200,7 @@ class DatasetConfig:
 
     root: str = "out/mini"  # local path or s3:// URL
     archives: tuple[str, ...] = ()  # WAT or WARC files, folders of them or of HTML, *.paths files; local, s3:// or https://
+    tombstones: tuple[str, ...] = free(())  # files of jobs/remove.py of other roots; this root's own counts always
     queries: QueriesConfig = field(default_factory=QueriesConfig)
     crawl: CrawlConfig = field(default_factory=CrawlConfig)
     match: MatchConfig = field(default_factory=MatchConfig)

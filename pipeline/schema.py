@@ -174,6 +174,8 @@ UNIQUE = pa.schema(
     ]
 )
 
+TRIMMED = pa.schema([UNIQUE.field("pair_id"), UNIQUE.field("query_ids")])
+
 SHARDS = join(  # img2dataset's names first, then ours
     pa.schema(
         [
