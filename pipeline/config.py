@@ -165,6 +165,7 @@ class DedupeConfig:
     )
     max_urls_per_image: int = 20  # more URLs than this with the very same bytes: placeholder
     num_buckets: int = 64  # of hash bands
+    evaluation_sets: tuple[str, ...] = free(())  # folders or tars of pictures whose near copies leave; their content counts
 
     def __post_init__(self) -> None:
         require(0 <= self.max_distance <= 15, f"dedupe: max_distance must be 0 to 15 bits, found {self.max_distance}")

@@ -3,10 +3,11 @@
 in      images
 out     unique: pair_id and row of the pairs that stay; the images parts are not written again
 drops   removed: a tombstone names the pair, its hosts or its picture
+        evaluation_overlap: near a picture of an evaluation set (overlap)
         placeholder: the same bytes under more than max_urls_per_image URLs, such as a "no image" picture
         duplicate, near_duplicate: another pair of the group stays; it has the very same bytes, or not
 law     pictures are near iff their hashes and colors are (neighbors); groups are the connected components of "near" among
-        pairs that are neither removed nor placeholders. Of a group the biggest text_rank stays, then the smallest pair_id
+        pairs that none of these three took. Of a group the biggest text_rank stays, then the smallest pair_id
 law     independent of the order and cut of the rows; what stays has no duplicates; equal sha256 means equal hash and colors
 shape   BANDS: count, the slim columns of each picture once for each band of its hash, cut into buckets by the band's bits.
         EDGES: count, for each bucket the groups inside it. STAGE: map; the buckets' groups are joined when it starts
@@ -28,6 +29,7 @@ from pipeline.neighbors import Points
 from pipeline.stage import Stage
 from pipeline.tombstones import NAMED_BY, REMOVED, Tombstones
 
+EVALUATION_OVERLAP = "evaluation_overlap"
 PLACEHOLDER, DUPLICATE, NEAR_DUPLICATE = "placeholder", "duplicate", "near_duplicate"
 
 MAX_TEXT_RANK = 32  # a text of more words is no more specific: it is a list of keywords
@@ -130,15 +132,41 @@ class Groups:
         return cls(members, every.filter(pl.col("other_id").is_null())["sha256"].unique())
 
 
-def dedupe(images: pa.Table, groups: Groups, tombstones: Tombstones = NO_TOMBSTONES) -> pa.Table:
+@dataclass(frozen=True)
+class Apart:
+    """The pairs that leave before groups are made: those that are removed, and those near an evaluation set's picture."""
+
+    tombstones: Tombstones = NO_TOMBSTONES
+    overlap: frozenset[str] = frozenset()
+
+    @classmethod
+    def load(cls, sides: Mapping[str, Dataset]) -> "Apart":
+        """From the sides that the build has."""
+        ids = sides["overlap"].read(("pair_id",))["pair_id"].to_pylist() if "overlap" in sides else []
+        return cls(Tombstones.load(sides.get("removed")), frozenset(ids))
+
+    def reasons(self, images: pa.Table) -> list[str | None]:
+        """Why each pair leaves; None where it does not."""
+        removed = self.tombstones.named(images) != ""
+        ids = images["pair_id"].to_pylist()
+        return [
+            REMOVED if gone else EVALUATION_OVERLAP if pair in self.overlap else None
+            for gone, pair in zip(removed.tolist(), ids, strict=True)
+        ]
+
+
+NOBODY = Apart()
+
+
+def dedupe(images: pa.Table, groups: Groups, apart: Apart = NOBODY) -> pa.Table:
     """UNIQUE rows of an images part, labelled; `survivor_id` names the pair that stays in the place of a dropped one."""
     rows = pl.DataFrame(images.select(["pair_id", "query_ids", "sha256"])).with_row_index("row")
     rows = rows.join(groups.members, on="pair_id", how="left", maintain_order="left")
-    rows = rows.with_columns(removed=pl.Series(tombstones.named(images) != ""))
+    rows = rows.with_columns(apart=pl.Series(apart.reasons(images), dtype=pl.String))
     is_placeholder = pl.col("sha256").is_in(groups.placeholders.implode())
     label = (
-        pl.when("removed")
-        .then(pl.lit(REMOVED))
+        pl.when(pl.col("apart").is_not_null())
+        .then(pl.col("apart"))
         .when(is_placeholder)
         .then(pl.lit(PLACEHOLDER))
         .when(pl.col("survivor_id").is_null() | (pl.col("survivor_id") == pl.col("pair_id")))
@@ -157,10 +185,10 @@ class BandsWorker:
 
     def __init__(self, config: DedupeConfig, sides: Mapping[str, Dataset]):
         self.config = config
-        self.tombstones = Tombstones.load(sides.get("removed"))
+        self.apart = Apart.load(sides)
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        return bands(images.filter(pa.array(self.tombstones.named(images) == "")), self.config)
+        return bands(images.filter(pa.array(self.apart.reasons(images), pa.string()).is_null()), self.config)
 
 
 class EdgesWorker:
@@ -178,10 +206,10 @@ class Worker:
 
     def __init__(self, config: DedupeConfig, sides: Mapping[str, Dataset]):
         self.groups = Groups.of(sides["edges"].read())
-        self.tombstones = Tombstones.load(sides.get("removed"))
+        self.apart = Apart.load(sides)
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        return dedupe(images, self.groups, self.tombstones)
+        return dedupe(images, self.groups, self.apart)
 
 
 BANDS = Stage(

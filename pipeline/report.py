@@ -52,6 +52,7 @@ WHY = {  # what a reason means, for a reader who has not seen the stages
     "aspect": "too long and narrow",
     "decode": "a broken picture",
     "removed": "its owner asked for it, see jobs/remove.py",
+    "evaluation_overlap": "a near copy of a picture of an evaluation set",
     "placeholder": "the very same bytes under many URLs",
     "duplicate": "the very same bytes as a pair that stays",
     "near_duplicate": "nearly the same picture as a pair that stays",
