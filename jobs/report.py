@@ -5,9 +5,8 @@
 
 Reads what is finished under --root and writes root/report/index.html and, where balancing is done, root/report/queries.parquet
 with a row for each query (columns: pipeline/query_report.py), and, where evaluation sets were named, what of each was
-found among the pairs, root/report/evaluation_overlap.parquet (columns: overlap.summary).
-What is missing is said so in the page. The last line is
-`report=PATH`. The page loads nothing: no script, no network; what strangers wrote is escaped.
+found among the pairs, root/report/evaluation_overlap.parquet (columns: overlap.summary). What is missing is said so in the
+page. The last line is `report=PATH`. The page loads nothing: no script, no network; what strangers wrote is escaped.
 """
 
 import io
