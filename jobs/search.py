@@ -1,13 +1,13 @@
 """Search what jobs/embed.py embedded: by a text, or by a picture.
 
-    python jobs/search.py mini --root out/mini --text "a red bicycle icon"
+    python jobs/search.py mini --root out/mini --text "a red heart"
     python jobs/search.py mini --root out/mini --image photo.jpg --count 5
 
 Prints a line for each hit, best first: cosine, key, text. From Python:
 
     from jobs.search import RECIPES, Asker
     from dataclasses import replace
-    print(Asker(RECIPES["mini"]()).text("a red bicycle icon")[0])
+    print(Asker(RECIPES["mini"]()).text("a red heart")[0])
 """
 
 from dataclasses import dataclass
