@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.embed
 
-96 JPEGs of 640 x 480 px; the same drawn weights on both sides; one thread each, CPU seconds, in turns, medians of three rounds.
-open_clip: Image.open, its `preprocess`, a stack of 32, encode_image, normalise: what its README shows. Ours: model/embed.py on a
+48 JPEGs of 640 x 480 px; the same drawn weights on both sides; one thread each, CPU seconds, in turns, medians of three rounds.
+open_clip: Image.open, its `preprocess`, a stack of 16, encode_image, normalise: what its README shows. Ours: model/embed.py on a
 folder. The vectors must agree: a cosine of 0.999 for every picture; we decode at half the size where that serves.
 """
 
@@ -26,7 +26,7 @@ from model.evaluate.encoders import Encoder
 from model.recipes import RECIPES
 from tests.model.peers import import_open_clip
 
-PICTURES, BATCH, ROUNDS = 96, 32, 3
+PICTURES, BATCH, ROUNDS = 48, 16, 3
 
 
 def draw(folder: Path) -> list[Path]:
