@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from model import accumulate, checkpoint, data, objectives, optimizer, ranks, runs
-from model.config import IMAGE_MEAN, IMAGE_STD, TrainConfig
+from model.config import TrainConfig
 from model.events import Event, EventLog, say
 from model.guards import REWIND, SKIP, STOP, Seen, Stopped, Verdict
-from model.meter import Meter, Stopwatch, summary_line
+from model.meter import Meter, summary_line
 from model.order import key
+from model.pixels import Normalise
 from model.ranks import FlatGradients, Ranks
 from model.saving import Saver
 from model.shards import ShardStore, list_shards
@@ -65,10 +66,14 @@ class Job:
             say(f"{verdict.policy}: {verdict.text}")
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Pixels as the towers take them.  [B, R, R, 3] uint8 -> [B, 3, R, R] float32, channels last in memory"""
-    mean, std = (torch.tensor(values, device=images.device) * 255 for values in (IMAGE_MEAN, IMAGE_STD))
-    return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+class Tools:
+    """What every step uses again."""
+
+    def __init__(self, state: State, device: torch.device):
+        self.grads = FlatGradients(state.model, device)
+        self.statistics = Statistics(state.model)
+        self.normalise = Normalise()
+        self.meter = Meter(state.step, device)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -76,41 +81,39 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(key(seed, RNG, step, rank)[0]))
 
 
-def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks, work: Stopwatch) -> Tensor:
+def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks, tools: Tools) -> Tensor:
     """Forward and backward of one batch; each rank's own loss, its gradients added to those that are there."""
-    work.start()
+    tools.meter.work.start()
     images = batch.images.to(me.device, non_blocking=True)
     tokens = batch.tokens.to(me.device, non_blocking=True)
 
     def encode(rows: slice) -> tuple[Tensor, ...]:
         with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            return objectives.encode(state.model, normalise(images[rows]), tokens[rows], config.text_groups)
+            return objectives.encode(state.model, tools.normalise(images, rows), tokens[rows], config.text_groups)
 
     def loss(*encoded: Tensor) -> Tensor:
-        work.stop()  # from here on the ranks wait for each other
+        tools.meter.work.stop()  # from here on the ranks wait for each other
         return objectives.loss(state.model, encoded, tokens, config.loss)
 
     return accumulate.backward(state.model, encode, loss, len(images), config.micro_batch, me.device)
 
 
-def work_out(
-    job: Job, state: State, grads: FlatGradients, batch: data.Batch, statistics: Statistics, work: Stopwatch
-) -> tuple[Seen, Verdict | None]:
+def work_out(job: Job, state: State, batch: data.Batch, tools: Tools) -> tuple[Seen, Verdict | None]:
     """Loss and gradient of a step's global batch, and what the guards say of them."""
     config, me = job.config, job.me
     seed_step(config.seed, state.batch, me.rank)
-    grads.zero()
-    statistics.keep()
-    own = gradients(config, state, batch, me, work)
+    tools.grads.zero()
+    tools.statistics.keep()
+    own = gradients(config, state, batch, me, tools)
     is_bad = not math.isfinite(float(own))
     loss = float(ranks.mean(own, me))
-    grads.average(me)
+    tools.grads.average(me)
     bad_ranks = () if math.isfinite(loss) else tuple(r for r, (bad,) in enumerate(ranks.gather_numbers([is_bad], me)) if bad)
     seen = Seen(
         step=state.step + 1,
         batch=state.batch,
         loss=loss,
-        grad_norm=grads.norm(),
+        grad_norm=tools.grads.norm(),
         lr=optimizer.learning_rate(state.step, config.num_steps, config.optimizer),
         logit_scale=objectives.scalars(state.model).get("logit_scale"),
         bad_ranks=bad_ranks,
@@ -178,21 +181,19 @@ def tell_step(job: Job, state: State, meter: Meter, seen: Seen) -> None:
 
 def loop(job: Job, state: State) -> None:
     """Every step from `state.step` to the last."""
-    config = job.config
-    grads, statistics = FlatGradients(state.model, job.me.device), Statistics(state.model)
-    meter = Meter(state.step, job.me.device)
+    config, tools = job.config, Tools(state, job.me.device)
     while state.step < config.num_steps:
         with closing(job.open(state.batch, config.num_steps - state.step)) as batches:
-            for batch in meter.timed(batches):
+            for batch in tools.meter.timed(batches):
                 job.saver.check()
                 state.bad.update(batch.bad)
-                seen, verdict = work_out(job, state, grads, batch, statistics, meter.work)
-                if verdict is not None and answer(job, state, verdict, statistics):
+                seen, verdict = work_out(job, state, batch, tools)
+                if verdict is not None and answer(job, state, verdict, tools.statistics):
                     break  # the batches that were made ahead are no longer those that come next, or one too few
                 take(config, state, seen.lr)
                 is_last = state.step == config.num_steps
                 if state.step % config.log_every_steps == 0 or is_last:
-                    tell_step(job, state, meter, seen)
+                    tell_step(job, state, tools.meter, seen)
                 if state.step % config.checkpoint_every_steps == 0 or is_last:
                     save(job, state, is_last=is_last)
 

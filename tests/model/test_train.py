@@ -19,7 +19,7 @@ from model.config import DataConfig, OptimizerConfig, TrainConfig
 from model.events import Event, EventLog, readable
 from model.guards import Stopped
 from model.recipes import MODELS, mini
-from model.train import normalise, train
+from model.train import train
 from tests.model.ranks_helper import run_ranks
 from tests.model.small import QUIET, make_pairs, small_run, write_shards
 
@@ -223,12 +223,6 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[60] == pytest.approx(1.0)
     assert rates[109] == pytest.approx(2 * 0.5 * (1 + math.cos(math.pi * 0.99)))
     assert rates[10:] == sorted(rates[10:], reverse=True)
-
-
-def test_pixels_are_normalised_by_the_releases_constants() -> None:
-    images = torch.tensor([[[[0, 128, 255]]]], dtype=torch.uint8)
-    wanted = [(0 - 0.48145466) / 0.26862954, (128 / 255 - 0.4578275) / 0.26130258, (1 - 0.40821073) / 0.27577711]
-    torch.testing.assert_close(normalise(images)[0, :, 0, 0], torch.tensor(wanted))
 
 
 def test_a_curve_that_continues_has_each_step_once(tmp_path: Path) -> None:
