@@ -50,7 +50,7 @@ def decode(data: bytes, min_side_px: int) -> np.ndarray | None:
     -> [height, width, 3] uint8
     """
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        height, width = (int(side) for side in simplejpeg.decode_jpeg_header(data)[:2])
         if width * height > MAX_PIXELS:
             return None
         factor = next((f for f in (8, 4, 2) if min(width, height) >= f * min_side_px), 1)  # those that are fast

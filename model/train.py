@@ -24,7 +24,7 @@ from model import accumulate, checkpoint, data, objectives, optimizer, ranks, ru
 from model.config import TrainConfig
 from model.events import Event, EventLog, say
 from model.guards import REWIND, SKIP, STOP, Seen, Stopped, Verdict
-from model.meter import Meter, summary_line
+from model.meter import Meter, mfu_per_rate, summary_line
 from model.order import key
 from model.pixels import Normalise
 from model.ranks import FlatGradients, Ranks
@@ -32,6 +32,7 @@ from model.saving import Saver
 from model.shards import ShardStore, list_shards
 from model.state import State, Statistics, restore, resume, snapshot, start, tokenizer_of
 from model.tokenizer import Tokenizer
+from model.trackers import Trackers
 
 Report = Callable[[Event], None]
 RNG = 4  # what a draw is for; see model.order
@@ -51,13 +52,17 @@ class Job:
     open: Open
     saver: Saver  # writes on rank 0 only
     log: EventLog | None  # on rank 0
+    trackers: Trackers | None  # on rank 0
     report: Report
+    mfu_per_rate: float | None
 
     def tell(self, event: Event) -> None:
         """An event, to the file and to people."""
         if self.log is not None:
             self.log.add(event)
             self.report(event)
+        if self.trackers is not None:
+            self.trackers.add(event)
 
     def tell_verdict(self, step: int, verdict: Verdict) -> None:
         """A guard's line; `step` is the one that is not done yet."""
@@ -69,11 +74,11 @@ class Job:
 class Tools:
     """What every step uses again."""
 
-    def __init__(self, state: State, device: torch.device):
+    def __init__(self, state: State, device: torch.device, mfu_per_rate: float | None):
         self.grads = FlatGradients(state.model, device)
         self.statistics = Statistics(state.model)
         self.normalise = Normalise()
-        self.meter = Meter(state.step, device)
+        self.meter = Meter(state.step, device, mfu_per_rate)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -181,7 +186,7 @@ def tell_step(job: Job, state: State, meter: Meter, seen: Seen) -> None:
 
 def loop(job: Job, state: State) -> None:
     """Every step from `state.step` to the last."""
-    config, tools = job.config, Tools(state, job.me.device)
+    config, tools = job.config, Tools(state, job.me.device, job.mfu_per_rate)
     while state.step < config.num_steps:
         with closing(job.open(state.batch, config.num_steps - state.step)) as batches:
             for batch in tools.meter.timed(batches):
@@ -213,6 +218,8 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
     model_config = replace(config.model, text=replace(config.model.text, vocab_size=tokenizer.vocab_size))
     state = start(config, model_config, found, me)
     log = EventLog(runs.events_path(config), run, state.step) if me.rank == 0 else None
+    trackers = Trackers(config, run, state.step) if me.rank == 0 else None
+    rate = mfu_per_rate(model_config, config.precision, me)
     first, started = state.step, time.monotonic()
     max_open = 2 * config.data.window_shards * max(1, config.data.num_lanes // me.world_size)
     with (
@@ -226,9 +233,10 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
         def open_batches(batch: int, count: int) -> Generator[data.Batch, None, None]:
             return data.iterate(maker, batch, batch + count, me.rank, me.world_size, config.data)
 
-        loop(Job(config, run, me, tokenizer, open_batches, saver, log, report), state)
-    if log is None:
+        loop(Job(config, run, me, tokenizer, open_batches, saver, log, trackers, report, rate), state)
+    if log is None or trackers is None:
         return
+    trackers.close()
     seconds = time.monotonic() - started
     summary = {"step": state.step, "seconds": seconds, **saver.summary(seconds), "guards": state.guards.counts}
     log.add(summary)

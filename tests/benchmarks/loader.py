@@ -46,7 +46,8 @@ WORDS = ("a", "photo", "of", "red", "green", "old", "bicycle", "mountain", "rive
 def picture(number: int) -> bytes:
     """Colours at several scales, as photographs have them; 256 px at the shorter side."""
     chance = np.random.default_rng(number)
-    size = (256 + int(chance.integers(0, 130)), 256)[:: 1 if number % 2 else -1]
+    longer = 256 + int(chance.integers(0, 130))
+    size = (longer, 256) if number % 2 else (256, longer)
     pixels = np.zeros((size[1], size[0], 3), np.float32)
     for cells in (4, 16, 64, 200):
         noise = chance.integers(0, 255, (cells, cells, 3), np.uint8)

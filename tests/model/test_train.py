@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from model import checkpoint, optimizer, runs
 from model.clip import CLIP
 from model.config import DataConfig, OptimizerConfig, TrainConfig
-from model.events import Event, EventLog, readable
+from model.events import Event, EventLog, bar, readable
 from model.guards import Stopped
 from model.recipes import MODELS, mini
 from model.train import train
@@ -39,7 +39,7 @@ def weights(root: Path) -> dict[str, Tensor]:
 
 def events(root: Path) -> list[Event]:
     """The curve without what depends on the clock."""
-    clocks = ("pairs_per_second", "data_wait_share", "checkpoint_share", "eta_seconds")
+    clocks = ("pairs_per_second", "data_wait_share", "checkpoint_share", "eta_seconds", "mfu", "memory_bytes")
     lines = [json.loads(line) for line in (root / "train" / "events.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in clocks} for line in lines if "loss" in line]
 
@@ -258,3 +258,11 @@ def test_the_recipes_are_concrete(tmp_path: Path) -> None:
     assert "step     10/20" in line
     assert "left 1:15" in line
     assert os.linesep not in line
+
+
+def test_a_terminal_has_a_bar() -> None:
+    event = {"step": 10, "num_steps": 20, "loss": 1.0, "lr": 1e-3, "grad_norm": 2.0, "pairs_per_second": 1.0, "mfu": 0.31,
+             "data_wait_share": 0.0, "eta_seconds": 5.0}  # fmt: skip
+    assert bar(event, 10).startswith("\r\x1b[K[#####.....] step     10/20")
+    assert "mfu 31%" in bar(event)
+    assert bar({**event, "step": 20}, 10).endswith("\n")
