@@ -15,6 +15,7 @@ AVIF. Orientation by EXIF is applied, transparency laid on white, 16 bits scaled
 animation taken.
 """
 
+import hashlib
 import io
 import struct
 import warnings
@@ -25,7 +26,6 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from pipeline import hashing
 from pipeline.config import DownloadConfig
 
 NOT_AN_IMAGE = "not_an_image"
@@ -40,6 +40,8 @@ TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
 WHITE = (255, 255, 255)
 HARMLESS = ("extraneous bytes", "subsampling")  # what libjpeg-turbo complains of though every pixel is there
 
+STRIP_PIXELS = 1 << 22  # converted at a time
+
 HASH_GRID_PX = 32  # side of the gray picture that is transformed
 HASH_TERMS = 8  # lowest frequencies kept, each way
 FLAT = 2.0  # gray levels times 32: a coefficient so near to the median is noise of the encoder, not picture
@@ -48,7 +50,7 @@ COLOR_GRID = 4
 # What the decoders raise over broken files, found by mutating files of every format (test_images.py): Pillow's readers
 # OSError, SyntaxError, ValueError, EOFError and struct.error, libavif RuntimeError, libjpeg-turbo ValueError.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)
-PILLOW_BOMB = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+TOO_BIG = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -180,6 +182,17 @@ def orientation_of(image: Image.Image) -> int:
 def to_rgb(image: Image.Image) -> np.ndarray:
     """The first frame by Pillow, any mode.  -> uint8 [H, W, 3]"""
     image.load()
+    width, height = image.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):  # what conversion takes beside the picture and its RGB is small
+        strip = image.crop((0, top, width, min(height, top + rows))) if height > rows else image
+        rgb[top : top + rows] = strip_to_rgb(strip)
+    return rgb
+
+
+def strip_to_rgb(image: Image.Image) -> np.ndarray:
+    """A loaded picture of any mode, transparency laid on white.  -> uint8 [H, W, 3]"""
     if image.mode.startswith("I"):  # 16-bit gray; Pillow's own conversion clips it at 255
         gray = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
         return cv2.cvtColor(gray, cv2.COLOR_GRAY2RGB)
@@ -232,7 +245,7 @@ def prepare(data: bytes, config: DownloadConfig) -> Picture | str:
             orientation = orientation_of(image)
             width, height = image.size[::-1] if orientation in TRANSPOSED else image.size
             rgb = decode(data, image, orientation, config)
-    except PILLOW_BOMB:
+    except TOO_BIG:
         return BOMB
     except BROKEN:
         return DECODE
@@ -245,7 +258,7 @@ def prepare(data: bytes, config: DownloadConfig) -> Picture | str:
         original_height=height,
         original_bytes=len(data),
         media_type=media_type,
-        sha256=hashing.sha256(data),
+        sha256=hashlib.sha256(data).hexdigest(),
         phash=phash(rgb),
         colors=colors(rgb),
     )
