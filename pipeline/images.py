@@ -20,6 +20,7 @@ import io
 import struct
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -40,6 +41,7 @@ TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
 WHITE = (255, 255, 255)
 HARMLESS = ("extraneous bytes", "subsampling")  # what libjpeg-turbo complains of though every pixel is there
 
+LINEAR_UP_TO = 1.51  # times the stored size
 STRIP_PIXELS = 1 << 22  # converted at a time
 
 HASH_GRID_PX = 32  # side of the gray picture that is transformed
@@ -102,8 +104,30 @@ def dct_basis(size: int, terms: int) -> np.ndarray:
     return basis
 
 
+def area_means(size: int, cells: int) -> np.ndarray:
+    """The matrix that takes `size` pixels to the means of `cells` equal parts of them, cut where they must be.
+
+    -> [cells, size] float64; a row adds up to 1
+    """
+    edges, pixels = np.arange(cells + 1)[:, None] * (size / cells), np.arange(size)[None, :]
+    covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return covered.clip(0, 1) * (cells / size)
+
+
 BASIS = dct_basis(HASH_GRID_PX, HASH_TERMS)
 BITS = np.uint64(1) << np.arange(HASH_TERMS**2, dtype=np.uint64)
+
+
+@lru_cache(maxsize=256)
+def hash_terms(size: int) -> np.ndarray:
+    """The matrix that takes `size` pixels to the lowest terms of the DCT of their HASH_GRID_PX means.  [terms, size] float32"""
+    return (BASIS @ area_means(size, HASH_GRID_PX)).astype(np.float32)
+
+
+@lru_cache(maxsize=256)
+def color_means(size: int) -> np.ndarray:
+    """The matrix that takes `size` pixels to COLOR_GRID means.  [COLOR_GRID, size] float32"""
+    return area_means(size, COLOR_GRID).astype(np.float32)
 
 
 def phash(rgb: np.ndarray) -> int:
@@ -113,16 +137,19 @@ def phash(rgb: np.ndarray) -> int:
     is always 0. A picture of one colour has hash 0.  rgb: uint8 [H, W, 3]
     """
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    small = cv2.resize(gray, (HASH_GRID_PX, HASH_GRID_PX), interpolation=cv2.INTER_AREA).astype(np.float64)
-    terms = (BASIS @ small @ BASIS.T).ravel()
-    bits = terms > np.median(terms[1:]) + FLAT
+    height, width = gray.shape
+    terms = (hash_terms(height) @ gray @ hash_terms(width).T).ravel()
+    middle = len(terms) // 2 - 1
+    bits = terms > np.partition(terms[1:], middle)[middle] + FLAT
     bits[0] = False
     return int(BITS[bits].sum(dtype=np.uint64))
 
 
 def colors(rgb: np.ndarray) -> bytes:
     """Mean RGB of each cell of a 4 x 4 grid, row by row: 48 bytes.  rgb: uint8 [H, W, 3]"""
-    return cv2.resize(rgb, (COLOR_GRID, COLOR_GRID), interpolation=cv2.INTER_AREA).tobytes()
+    height, width, _ = rgb.shape
+    rows = (color_means(height) @ rgb.reshape(height, width * 3).astype(np.float32)).reshape(COLOR_GRID, width, 3)
+    return np.rint(color_means(width) @ rows).astype(np.uint8).tobytes()
 
 
 def stored_size(width: int, height: int, config: DownloadConfig) -> tuple[int, int]:
@@ -141,14 +168,25 @@ def stored_size(width: int, height: int, config: DownloadConfig) -> tuple[int, i
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def method_for(rgb: np.ndarray, size: tuple[int, int], smaller: bool) -> int:
+    """OpenCV's method to bring the pixels to `size`. smaller: than the picture was served; its pixels may come reduced.
+
+    The areas of a nearly right size are what linear interpolation gives too, in a seventh of the time.
+    """
+    if not smaller:
+        return cv2.INTER_LANCZOS4
+    return (
+        cv2.INTER_LINEAR if rgb.shape[1] <= LINEAR_UP_TO * size[0] and rgb.shape[0] <= LINEAR_UP_TO * size[1] else cv2.INTER_AREA
+    )
+
+
 def resize(rgb: np.ndarray, width: int, height: int, config: DownloadConfig) -> np.ndarray:
     """`rgb`, of a picture that was served with that width and height, as it is stored.  [H, W, 3] -> [H, W, 3]"""
     size = stored_size(width, height, config)
     if size == (width, height) and config.resize_only_if_bigger:
         return rgb
     if rgb.shape[1::-1] != size:
-        method = cv2.INTER_AREA if size[0] < width or size[1] < height else cv2.INTER_LANCZOS4
-        rgb = cv2.resize(rgb, size, interpolation=method)
+        rgb = cv2.resize(rgb, size, interpolation=method_for(rgb, size, smaller=size[0] < width or size[1] < height))
     side = config.image_size
     if config.resize_mode == "center_crop":
         left, top = (size[0] - side) // 2, (size[1] - side) // 2
