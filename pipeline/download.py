@@ -95,7 +95,10 @@ class Worker:
 
 
 def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
-    """One task for each `pairs_per_part` rows of a part, once it is known who runs the crawler."""
+    """One task for each `pairs_per_part` rows of a part, once it is known who runs the crawler.
+
+    A part holds all pairs of its hosts. Its tasks are a chain: one worker asks a host at a time, however many rows it has.
+    """
     fetch.check_contact(config)
     tasks = []
     for part in manifests[0].parts:
@@ -103,7 +106,8 @@ def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
         for number, start in enumerate(starts):
             name = part.name if len(starts) == 1 else f"{part.name}-{number:04d}"
             rows = (start, min(part.rows_out, start + config.pairs_per_part))
-            tasks.append(Task(part=name, inputs=(Input(source=0, part=part.name, rows=rows),)))
+            chain = "" if len(starts) == 1 else part.name
+            tasks.append(Task(part=name, inputs=(Input(source=0, part=part.name, rows=rows),), chain=chain))
     return tasks
 
 
