@@ -5,7 +5,9 @@ out     the bytes of an answer, or Failed with one of answers.DROPS
 drops   robots, dns, address, connect, tls, timeout, redirect, http_4xx, http_5xx, too_large, opt_out
 law     nothing is sent to an address that addresses.public refuses, at first or after a redirect; no attempt takes
         longer than timeout_seconds (the waits for a turn apart), and no body grows past max_image_bytes, packed or not;
-        a host never sees more than concurrency_per_host requests at once
+        a host never sees more than concurrency_per_host requests at once, and its Crawl-delay between two of them; so it is
+        over a whole cluster, for all pairs of a host are in one chain of parts (download.plan). A redirect from a host of
+        another part is the exception
 cost    one connection kept alive for each running request; at most concurrency bodies of LARGE_BYTES in memory, and
         LARGE_BODIES bigger ones
 source  RFC 9110, RFC 9309
@@ -44,6 +46,9 @@ class Host:
     def __init__(self, config: DownloadConfig):
         self.turns = asyncio.Semaphore(config.concurrency_per_host)
         self.delay_seconds = config.host_delay_seconds
+        self.crawl_delay_seconds = 0.0  # as robots.txt asks
+        self.max_wait_seconds = config.max_host_wait_seconds
+        self.waited_seconds = 0.0
         self.max_failures = config.max_host_failures
         self.free_at = 0.0  # loop time
         self.failures = 0  # in a row
@@ -51,12 +56,15 @@ class Host:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until the host may be asked once more."""
+        """Wait until the host may be asked once more. Failed where it asks for a pace that would take for ever."""
         loop = asyncio.get_running_loop()
         async with self.turns:
             while (pause := self.free_at - loop.time()) > 0 and not self.lost:
+                if self.waited_seconds + self.crawl_delay_seconds > self.max_wait_seconds:
+                    raise Failed(answers.ROBOTS)
                 await asyncio.sleep(pause)
-            self.free_at = loop.time() + self.delay_seconds
+            self.waited_seconds += self.crawl_delay_seconds
+            self.free_at = loop.time() + max(self.delay_seconds, self.crawl_delay_seconds)
             yield
 
     def failed(self, failure: Failed) -> Failed:
@@ -150,9 +158,11 @@ class Client:
         """One attempt: `url` and where it redirects to."""
         seen, seconds = {url}, self.config.timeout_seconds
         for _ in range(1 + (robots.MAX_REDIRECTS if for_robots else self.config.max_redirects)):
-            if self.config.robots and not for_robots and not await self.robots.allowed(url):
-                raise Failed(answers.ROBOTS)
             host = self.host(url)
+            if self.config.robots and not for_robots:
+                if not await self.robots.allowed(url):
+                    raise Failed(answers.ROBOTS)
+                host.crawl_delay_seconds = max(host.crawl_delay_seconds, await self.robots.crawl_delay(url))
             async with host.turn():
                 if host.lost:
                     raise Failed(host.lost)
