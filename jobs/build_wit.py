@@ -11,7 +11,7 @@ after any failure.
 import pyarrow as pa
 
 from jobs._cli import entry
-from pipeline import archives, balance, crawl, dedupe, download, draws, fetch, match, schema, shard
+from pipeline import archives, balance, crawl, dedupe, download, draws, failures, fetch, match, schema, shard
 from pipeline.config import RECIPES, DatasetConfig, TrimConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset
@@ -39,6 +39,11 @@ def main(config: DatasetConfig) -> None:
         Step(balance.STAGE, config.balance, ["2_matched"], "3_balanced", {"limits": limits}),
         *balance.per_query_steps(config.balance, "3_balanced", limits, "3_balanced", "balance"),
         Step(download.STAGE, config.download, ["3_balanced"], "4_images"),
+    ]
+    images = run_steps(steps, config.root, settings=config.run, events=events)["4_images"]
+    for sentence in failures.diagnose(images.rows_in, images.drops):
+        events.log("diagnosis", f"{download.STAGE.name:<16} {sentence}", stage=download.STAGE.name)
+    steps = [
         Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands"),
         Step(dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges"),
         Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),

@@ -169,7 +169,11 @@ def load_newest(folder: str, warn: Callable[[str], None]) -> tuple[dict[str, byt
 
 
 def prune(folder: str, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    for step in list_steps(folder)[:-keep]:
-        files.remove(files.join(step_folder(folder, step), NAME))
-        files.remove_folder(step_folder(folder, step))
+    """Remove all but the newest `keep` finished checkpoints, and the unfinished ones that are older than those."""
+    steps = list_steps(folder)
+    finished = [step for step in steps if NAME in files.names(step_folder(folder, step))]
+    oldest = finished[-keep:][0] if finished else 0
+    for step in steps:
+        if step < oldest:
+            files.remove(files.join(step_folder(folder, step), NAME))
+            files.remove_folder(step_folder(folder, step))

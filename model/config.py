@@ -223,6 +223,7 @@ class TrainConfig:
     use_gpu: bool = free(False)
     checkpoint_every_steps: int = 1000  # also when each rank's BatchNorm statistics are averaged
     keep_checkpoints: int = free(2)
+    save_budget: float = free(0.05)  # of the run's time that waiting for checkpoints may take; 1: wait, leave none out
     log_every_steps: int = free(100)
 
     def __post_init__(self) -> None:
@@ -250,6 +251,7 @@ class TrainConfig:
             self.checkpoint_every_steps > 0, f"train: checkpoint_every_steps must be above 0, found {self.checkpoint_every_steps}"
         )
         require(self.keep_checkpoints > 0, f"train: keep_checkpoints must be at least 1, found {self.keep_checkpoints}")
+        require(0 <= self.save_budget <= 1, f"train: save_budget must be from 0 to 1, found {self.save_budget}")
         require(self.log_every_steps > 0, f"train: log_every_steps must be at least 1, found {self.log_every_steps}")
 
     @property

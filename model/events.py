@@ -55,6 +55,11 @@ def _read(path: str) -> list[Event]:
     return events
 
 
+def say(text: str) -> None:
+    """A line for people that is no event."""
+    print(f"train  {text}", flush=True)
+
+
 def readable(event: Event) -> str:
     """One event as a line for people."""
     minutes, seconds = divmod(int(event["eta_seconds"]), 60)

@@ -130,7 +130,7 @@ class DownloadConfig:
     min_bytes_per_second: float = 1000.0  # slower than this over stall_seconds: timeout
     stall_seconds: float = 10.0
     max_redirects: int = 5
-    max_retries: int = 2  # of what may succeed next time: dns, connect, timeout, http_5xx
+    max_retries: int = 2  # of what may succeed next time: see pipeline/retries.py
     retry_seconds: float = 1.0  # first pause; doubles
     max_host_failures: int = 20  # attempts in a row that a host left unanswered: the rest of its URLs is not tried
     max_host_wait_seconds: float = 3600.0  # Crawl-delays added up, of one host in one part: what would take longer is `robots`

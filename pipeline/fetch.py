@@ -29,9 +29,9 @@ from datetime import UTC, datetime
 import aiohttp
 from yarl import URL
 
-from pipeline import answers, hashing, hosts, robots
+from pipeline import answers, hosts, retries, robots
 from pipeline.addresses import Resolver, read_hosts
-from pipeline.answers import HTTP_4XX, HTTP_5XX, REDIRECT, RETRIED, Failed, Moved, Unpacker
+from pipeline.answers import HTTP_4XX, HTTP_5XX, REDIRECT, Failed, Moved, Unpacker
 from pipeline.config import DownloadConfig, MiniDownloadConfig
 from pipeline.errors import InputError
 
@@ -148,8 +148,8 @@ class Client:
                 await held.aclose()
                 if not failure.retry or attempt == self.config.max_retries:
                     raise
-                jitter = hashing.string_hash(f"{url} {attempt}") / 2**64
-                backoff = self.config.retry_seconds * 2**attempt * (0.5 + jitter)
+                first_seconds = self.config.retry_seconds
+                backoff = retries.pause_seconds(url, failure.reason, failure.status, attempt, first_seconds)
                 pause_seconds = max(backoff, failure.pause_seconds)
             await asyncio.sleep(pause_seconds)
         raise AssertionError("the last attempt returns or raises")
@@ -201,7 +201,7 @@ class Client:
             if getattr(error, "errno", None) in OURS:
                 raise
             reason = answers.reason_of(error)
-            raise host.failed(Failed(reason, retry=reason in RETRIED)) from error
+            raise host.failed(Failed(reason, retry=retries.policy(reason).now)) from error
 
     def judge(self, response: aiohttp.ClientResponse, host: Host) -> None:
         """Failed or Moved unless the status says that a body worth having follows."""
@@ -215,7 +215,7 @@ class Client:
         if status in answers.FOLLOWED:
             raise Moved(response.headers.get("Location"))
         if not 200 <= status < 300:
-            raise Failed(reason, retry=reason in RETRIED, status=status)
+            raise Failed(reason, retry=retries.policy(reason, status).now, status=status)
 
     async def take(
         self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, held: AsyncExitStack, for_robots: bool

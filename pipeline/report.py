@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline import hashing, query_report, samples, storage
+from pipeline import failures, hashing, query_report, samples, storage
 from pipeline.errors import InputError
 from pipeline.manifest import Dataset, Manifest, canonical
 from pipeline.samples import Drop, Pair
@@ -66,6 +66,7 @@ class Step:
     rows_in: int
     rows_out: int
     drops: dict[str, int]  # by reason, most frequent first
+    diagnoses: list[str]  # what is wrong with all of it rather than with single rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +100,7 @@ class Facts:
 def collect(root: str, *, num_kept: int = 48, num_dropped: int = 4, num_top: int = 18) -> Facts:
     """The facts of the dataset under `root`, with so many kept pairs, dropped rows for each reason, and top queries."""
     found = {name: manifest for name in ("queries", *FOLDERS) if (manifest := _manifest(root, name)) is not None}
-    funnel = [
-        Step(folder=name, does=does, rows_in=found[name].rows_in, rows_out=found[name].rows_out, drops=found[name].drops)
-        for name, does in FOLDERS.items()
-        if name in found
-    ]
+    funnel = [_step(name, does, found[name]) for name, does in FOLDERS.items() if name in found]
     return Facts(
         funnel=funnel,
         origins=[_origin(name, manifest) for name, manifest in found.items()],
@@ -119,6 +116,13 @@ def _manifest(root: str, name: str) -> Manifest | None:
         return Dataset(storage.join(root, name)).manifest
     except InputError:
         return None
+
+
+def _step(name: str, does: str, manifest: Manifest) -> Step:
+    diagnoses = failures.diagnose(manifest.rows_in, manifest.drops) if name == "4_images" else []
+    return Step(
+        folder=name, does=does, rows_in=manifest.rows_in, rows_out=manifest.rows_out, drops=manifest.drops, diagnoses=diagnoses
+    )
 
 
 def _origin(name: str, manifest: Manifest) -> Origin:

@@ -2,7 +2,7 @@
 
 law     `write` is atomic: a reader sees the old content, the new content or nothing, never a part of it. Locally a
         temporary name, fsync and rename; on S3 one PUT or a completed multipart upload.
-errors  InputError that names the folder and what to do: disk full, no permission, refused PUT, no such bucket
+errors  InputError that names the folder and what to do: disk full or broken, no permission, refused PUT, no such bucket
 names   a path with "://" is an fsspec URL; everything else is a local path
 """
 
@@ -21,6 +21,7 @@ from pipeline.errors import InputError
 LOCAL_HINTS = {
     errno.ENOSPC: "the disk is full: free some room or give another --root, then run the same command again",
     errno.EDQUOT: "the disk quota is used up: free some room or give another --root, then run the same command again",
+    errno.EIO: "the disk failed: see the kernel's log, replace it or give another --root, then run the same command again",
     errno.EFBIG: "the file is larger than this file system or process may write: give another --root",
     errno.EACCES: "permission denied: make the folder writable or give another --root",
     errno.EPERM: "permission denied: make the folder writable or give another --root",

@@ -65,6 +65,7 @@ def config_of(root: Path, objective: Objective, seed: int, num_steps: int) -> Tr
         num_samples=num_steps * GLOBAL_BATCH,
         checkpoint_every_steps=int(num_steps * SHARES[0]),
         keep_checkpoints=round(1 / SHARES[0]),
+        save_budget=1.0,  # every one is scored
     )
 
 

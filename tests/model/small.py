@@ -99,6 +99,7 @@ def small_run(root: Path, **changes: object) -> TrainConfig:
         global_batch=16,
         num_samples=16 * 12,
         checkpoint_every_steps=4,
+        save_budget=1.0,  # of a run this short, none would be waited for
         log_every_steps=1,
     )
     return replace(config, **changes)  # type: ignore[arg-type]

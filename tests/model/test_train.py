@@ -38,9 +38,9 @@ def weights(root: Path) -> dict[str, Tensor]:
 
 def events(root: Path) -> list[Event]:
     """The curve without what depends on the clock."""
-    clocks = ("pairs_per_second", "data_wait_share", "eta_seconds")
-    lines = (root / "train" / "events.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in clocks} for line in lines]
+    clocks = ("pairs_per_second", "data_wait_share", "checkpoint_share", "eta_seconds")
+    lines = [json.loads(line) for line in (root / "train" / "events.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in clocks} for line in lines if "loss" in line]
 
 
 def run(root: Path, **changes: object) -> list[Event]:
@@ -62,32 +62,53 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from model import files
 from model.train import train
 from tests.model.small import small_run
 torch.set_num_threads(1)
-def report(event):
-    if event["step"] == int(sys.argv[2]):
+at, real, writes = int(sys.argv[3]), files.write, []
+def die(now):
+    if now:
         os.kill(os.getpid(), signal.SIGKILL)
+def report(event):
+    die(sys.argv[2] == "step" and event["step"] == at)
+def write(path, content):
+    writes.append(path)
+    die(sys.argv[2] == "write" and len(writes) == at)
+    real(path, content)
+files.write = write
 train(small_run(Path(sys.argv[1])), report, torch.device("cpu"))
 """
 
 
-@pytest.mark.parametrize("step", [3, 7, 8])
-def test_a_run_that_is_killed_at_a_step_and_run_again_ends_with_the_same_bits(
-    step: int, tmp_path: Path, undisturbed: Path
+def slow(*values: object) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+# The first write is the curve's; a checkpoint is four files and their manifest, the model three and theirs.
+@pytest.mark.parametrize(
+    ("kind", "at"),
+    [("step", 7), ("write", 9), slow("step", 3), slow("step", 8), slow("write", 6), slow("write", 11), slow("write", 18)],
+)
+def test_a_run_that_is_killed_at_any_point_and_run_again_ends_with_the_same_bits(
+    kind: str, at: int, tmp_path: Path, undisturbed: Path
 ) -> None:
     small_run(tmp_path)
-    killed = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path), str(step)], cwd=REPOSITORY, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path), kind, str(at)], cwd=REPOSITORY, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "model").exists()
-    reported = run(tmp_path)
-    assert [event["step"] for event in reported] == list(range(step // 4 * 4 if step != 8 else 4, 12 + 1))[1:]
+    assert not (tmp_path / "model" / checkpoint.NAME).exists()
+    steps = [event["step"] for event in run(tmp_path)]
+    if kind == "step":
+        assert steps[0] in range(1, at + 1, 4)  # the step after a checkpoint that was whole when the run was killed
+    assert steps == list(range(13 - len(steps), 12 + 1))
     wanted = weights(undisturbed)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in weights(tmp_path).items())
     assert events(tmp_path) == events(undisturbed)
-    left = "train/checkpoints/*/step-00000012/optimizer.safetensors"
-    (own,), (other,) = tmp_path.glob(left), undisturbed.glob(left)
-    assert own.read_bytes() == other.read_bytes()
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        left = f"train/checkpoints/*/step-00000012/{name}"
+        (own,), (other,) = tmp_path.glob(left), undisturbed.glob(left)
+        assert own.read_bytes() == other.read_bytes()
+    assert (tmp_path / "model" / checkpoint.NAME).read_text() == (undisturbed / "model" / checkpoint.NAME).read_text()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(
