@@ -54,7 +54,7 @@ class Cache:
 
     async def crawl_delay(self, url: str) -> float:
         """Seconds between two requests that the origin of `url` asks for; 0 where it does not say."""
-        return max(0.0, float((await self.of(url)).crawl_delay(self.token) or 0.0))
+        return max(0.0, (await self.of(url)).crawl_delay(self.token) or 0.0)
 
     async def of(self, url: str) -> Protego:
         """The rules of the origin of `url`."""

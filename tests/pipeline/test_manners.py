@@ -103,3 +103,13 @@ def test_a_crawl_delay_is_kept_and_one_that_would_take_for_ever_ends_the_visit(t
     assert sorted(drops[4:8], key=str) == [None, "robots", "robots", "robots"]
     gaps = [later - earlier for earlier, later in zip(times["slow.test"], times["slow.test"][1:], strict=False)]
     assert min(gaps) > 0.25
+
+
+def test_who_waits_for_a_slow_host_takes_no_place_from_the_others(tmp_path: Path) -> None:
+    routes = {f"/{n}.jpg": say(GOOD) for n in range(20)} | {"slow.test/robots.txt": say(b"User-agent: *\nCrawl-delay: 1")}
+    urls = [f"http://slow.test/{n}.jpg" for n in range(3)] + [f"http://site.test/{n}.jpg" for n in range(20)]
+    with serve(routes, tmp_path, {"slow.test": "127.0.0.1"}) as site:
+        table = download.Worker(site.config(concurrency=2, concurrency_per_host=3), {})(pairs(urls))
+        asked = [host for host, path in site.asked if path != "/robots.txt"]
+    assert table[schema.DROP.name].null_count == len(urls)
+    assert asked[-1] == "slow.test"
