@@ -17,7 +17,7 @@ import time
 from jobs._cli import entry, told
 from model import runs
 from model.config import TrainConfig
-from model.events import Event, readable
+from model.events import Event, bar, readable
 from model.recipes import RECIPES
 
 MAX_FAILURES = 3  # restarts of the workers; Ray's own default is none
@@ -30,7 +30,9 @@ def worker(config: TrainConfig) -> None:
     from model.train import train
 
     def report(event: Event) -> None:
-        sys.stdout.write(readable(event) + "\n")  # not print, which Ray Train makes say everything twice
+        sys.stdout.write(
+            bar(event) if sys.stdout.isatty() else readable(event) + "\n"
+        )  # not print, which Ray Train makes say everything twice
         sys.stdout.flush()
 
     train(config, report, torch.device("cuda" if config.use_gpu else "cpu"))

@@ -248,6 +248,7 @@ class TrainConfig:
     keep_checkpoints: int = free(2)
     save_budget: float = free(0.05)  # of the run's time that waiting for checkpoints may take; 1: wait, leave none out
     log_every_steps: int = free(100)
+    track: tuple[Literal["tensorboard", "wandb"], ...] = free(("tensorboard",))  # beside events.jsonl
 
     def __post_init__(self) -> None:
         require(self.num_workers > 0, f"train: num_workers must be at least 1, found {self.num_workers}")

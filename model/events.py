@@ -70,8 +70,16 @@ def readable(event: Event) -> str:
     """One event as a line for people."""
     minutes, seconds = divmod(int(event["eta_seconds"]), 60)
     scale = f"  scale {event['logit_scale']:.1f}" if "logit_scale" in event else ""  # predictive objectives have none
+    mfu = f"  mfu {event['mfu']:.0%}" if "mfu" in event else ""
     return (
         f"train  step {event['step']:>6}/{event['num_steps']}  loss {event['loss']:.3f}{scale}"
         f"  lr {event['lr']:.2e}  grad {event['grad_norm']:.2f}  {event['pairs_per_second']:,.0f} pairs/s"
-        f"  wait {event['data_wait_share']:.0%}  left {minutes}:{seconds:02d}"
+        f"  wait {event['data_wait_share']:.0%}{mfu}  left {minutes}:{seconds:02d}"
     )
+
+
+def bar(event: Event, width: int = 24) -> str:
+    """The same for a terminal: it takes the place of the line before, and has a bar."""
+    done = round(width * event["step"] / event["num_steps"])
+    end = "\n" if event["step"] == event["num_steps"] else ""
+    return f"\r\x1b[K[{'#' * done}{'.' * (width - done)}] {readable(event).removeprefix('train  ')}{end}"

@@ -4,6 +4,7 @@ out     events for model/events.py
 law     shares are of wall time; what a checkpoint takes from the steps counts as time, and is told as checkpoint_share
 """
 
+import resource
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -11,11 +12,29 @@ from collections.abc import Iterable, Iterator
 import torch
 
 from model import data, objectives, ranks
-from model.config import GuardConfig, TrainConfig
-from model.events import Event
+from model.config import ClipConfig, GuardConfig, TrainConfig
+from model.events import Event, say
+from model.flops import PASSES, flops_per_pair, peak_of
 from model.guards import Guards, Verdict, clock_verdicts
 from model.ranks import Ranks
 from model.state import State
+
+
+def memory_bytes(device: torch.device) -> int:
+    """The most memory that this rank has had: of the GPU, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def mfu_per_rate(config: ClipConfig, precision: str, me: Ranks) -> float | None:
+    """The share of all ranks' peak that one pair per second uses; None where it is not known, and on ranks that tell nothing."""
+    flops = flops_per_pair(config)
+    if me.rank or flops is None:
+        return None
+    peak = peak_of(me.device, precision)
+    say(f"a pair is {flops / 1e9:.3g} GFLOP forward; a rank's peak is {peak.flops_per_second / 1e12:.3g} TFLOP/s ({peak.source})")
+    return PASSES * flops / (peak.flops_per_second * me.world_size)
 
 
 class Stopwatch:
@@ -54,7 +73,8 @@ class Stopwatch:
 class Meter:
     """Rates since the last line."""
 
-    def __init__(self, step: int, device: torch.device):
+    def __init__(self, step: int, device: torch.device, mfu_per_rate: float | None = None):
+        self._device, self._mfu_per_rate = device, mfu_per_rate  # share of the peak at one pair per second
         self._lost_seconds, self.is_first = 0.0, True
         self.work = Stopwatch(device)  # of this rank alone: from the batch's arrival until the ranks speak
         self._restart(step)
@@ -95,6 +115,8 @@ class Meter:
             "pairs_per_second": rate * config.global_batch,
             "data_wait_share": self.waited_seconds / seconds,
             "checkpoint_share": (lost_seconds - self._lost_seconds) / seconds,
+            **({} if self._mfu_per_rate is None else {"mfu": self._mfu_per_rate * rate * config.global_batch}),
+            "memory_bytes": memory_bytes(self._device),
             "eta_seconds": (config.num_steps - state.step) / max(rate, 1e-9),
         }
         self._lost_seconds, self.is_first = lost_seconds, False

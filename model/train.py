@@ -21,16 +21,18 @@ import torch
 from torch import Tensor
 
 from model import accumulate, checkpoint, data, objectives, optimizer, ranks, runs
-from model.config import IMAGE_MEAN, IMAGE_STD, TrainConfig
+from model.config import TrainConfig
 from model.events import Event, EventLog, say
 from model.guards import REWIND, SKIP, STOP, Seen, Stopped, Verdict
-from model.meter import Meter, Stopwatch, summary_line
+from model.meter import Meter, mfu_per_rate, summary_line
 from model.order import key
+from model.pixels import Normalise
 from model.ranks import FlatGradients, Ranks
 from model.saving import Saver
 from model.shards import ShardStore, list_shards
 from model.state import State, Statistics, restore, resume, snapshot, start, tokenizer_of
 from model.tokenizer import Tokenizer
+from model.trackers import Trackers
 
 Report = Callable[[Event], None]
 RNG = 4  # what a draw is for; see model.order
@@ -50,13 +52,17 @@ class Job:
     open: Open
     saver: Saver  # writes on rank 0 only
     log: EventLog | None  # on rank 0
+    trackers: Trackers | None  # on rank 0
     report: Report
+    mfu_per_rate: float | None
 
     def tell(self, event: Event) -> None:
         """An event, to the file and to people."""
         if self.log is not None:
             self.log.add(event)
             self.report(event)
+        if self.trackers is not None:
+            self.trackers.add(event)
 
     def tell_verdict(self, step: int, verdict: Verdict) -> None:
         """A guard's line; `step` is the one that is not done yet."""
@@ -65,10 +71,14 @@ class Job:
             say(f"{verdict.policy}: {verdict.text}")
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Pixels as the towers take them.  [B, R, R, 3] uint8 -> [B, 3, R, R] float32, channels last in memory"""
-    mean, std = (torch.tensor(values, device=images.device) * 255 for values in (IMAGE_MEAN, IMAGE_STD))
-    return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+class Tools:
+    """What every step uses again."""
+
+    def __init__(self, state: State, device: torch.device, mfu_per_rate: float | None):
+        self.grads = FlatGradients(state.model, device)
+        self.statistics = Statistics(state.model)
+        self.normalise = Normalise()
+        self.meter = Meter(state.step, device, mfu_per_rate)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -76,41 +86,39 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(key(seed, RNG, step, rank)[0]))
 
 
-def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks, work: Stopwatch) -> Tensor:
+def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks, tools: Tools) -> Tensor:
     """Forward and backward of one batch; each rank's own loss, its gradients added to those that are there."""
-    work.start()
+    tools.meter.work.start()
     images = batch.images.to(me.device, non_blocking=True)
     tokens = batch.tokens.to(me.device, non_blocking=True)
 
     def encode(rows: slice) -> tuple[Tensor, ...]:
         with torch.autocast(me.device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            return objectives.encode(state.model, normalise(images[rows]), tokens[rows], config.text_groups)
+            return objectives.encode(state.model, tools.normalise(images, rows), tokens[rows], config.text_groups)
 
     def loss(*encoded: Tensor) -> Tensor:
-        work.stop()  # from here on the ranks wait for each other
+        tools.meter.work.stop()  # from here on the ranks wait for each other
         return objectives.loss(state.model, encoded, tokens, config.loss)
 
     return accumulate.backward(state.model, encode, loss, len(images), config.micro_batch, me.device)
 
 
-def work_out(
-    job: Job, state: State, grads: FlatGradients, batch: data.Batch, statistics: Statistics, work: Stopwatch
-) -> tuple[Seen, Verdict | None]:
+def work_out(job: Job, state: State, batch: data.Batch, tools: Tools) -> tuple[Seen, Verdict | None]:
     """Loss and gradient of a step's global batch, and what the guards say of them."""
     config, me = job.config, job.me
     seed_step(config.seed, state.batch, me.rank)
-    grads.zero()
-    statistics.keep()
-    own = gradients(config, state, batch, me, work)
+    tools.grads.zero()
+    tools.statistics.keep()
+    own = gradients(config, state, batch, me, tools)
     is_bad = not math.isfinite(float(own))
     loss = float(ranks.mean(own, me))
-    grads.average(me)
+    tools.grads.average(me)
     bad_ranks = () if math.isfinite(loss) else tuple(r for r, (bad,) in enumerate(ranks.gather_numbers([is_bad], me)) if bad)
     seen = Seen(
         step=state.step + 1,
         batch=state.batch,
         loss=loss,
-        grad_norm=grads.norm(),
+        grad_norm=tools.grads.norm(),
         lr=optimizer.learning_rate(state.step, config.num_steps, config.optimizer),
         logit_scale=objectives.scalars(state.model).get("logit_scale"),
         bad_ranks=bad_ranks,
@@ -163,7 +171,9 @@ def take(config: TrainConfig, state: State, lr: float) -> None:
 
 def save(job: Job, state: State, *, is_last: bool) -> None:
     """A checkpoint; called on every rank."""
-    contents = snapshot(job.run, state, job.tokenizer, job.me)
+    text = replace(job.config.model.text, vocab_size=job.tokenizer.vocab_size)
+    described = replace(job.config.model, text=text).to_json().encode()  # makes it a model that can be evaluated by itself
+    contents = {**snapshot(job.run, state, job.tokenizer, job.me), "config.json": described}
     if job.me.rank == 0 and job.saver.has_room(state.step, is_last=is_last):
         job.saver.save(state.step, contents, {"run": job.run, "step": state.step})
 
@@ -178,21 +188,19 @@ def tell_step(job: Job, state: State, meter: Meter, seen: Seen) -> None:
 
 def loop(job: Job, state: State) -> None:
     """Every step from `state.step` to the last."""
-    config = job.config
-    grads, statistics = FlatGradients(state.model, job.me.device), Statistics(state.model)
-    meter = Meter(state.step, job.me.device)
+    config, tools = job.config, Tools(state, job.me.device, job.mfu_per_rate)
     while state.step < config.num_steps:
         with closing(job.open(state.batch, config.num_steps - state.step)) as batches:
-            for batch in meter.timed(batches):
+            for batch in tools.meter.timed(batches):
                 job.saver.check()
                 state.bad.update(batch.bad)
-                seen, verdict = work_out(job, state, grads, batch, statistics, meter.work)
-                if verdict is not None and answer(job, state, verdict, statistics):
+                seen, verdict = work_out(job, state, batch, tools)
+                if verdict is not None and answer(job, state, verdict, tools.statistics):
                     break  # the batches that were made ahead are no longer those that come next, or one too few
                 take(config, state, seen.lr)
                 is_last = state.step == config.num_steps
                 if state.step % config.log_every_steps == 0 or is_last:
-                    tell_step(job, state, meter, seen)
+                    tell_step(job, state, tools.meter, seen)
                 if state.step % config.checkpoint_every_steps == 0 or is_last:
                     save(job, state, is_last=is_last)
 
@@ -212,6 +220,8 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
     model_config = replace(config.model, text=replace(config.model.text, vocab_size=tokenizer.vocab_size))
     state = start(config, model_config, found, me)
     log = EventLog(runs.events_path(config), run, state.step) if me.rank == 0 else None
+    trackers = Trackers(config, run, state.step) if me.rank == 0 else None
+    rate = mfu_per_rate(model_config, config.precision, me)
     first, started = state.step, time.monotonic()
     max_open = 2 * config.data.window_shards * max(1, config.data.num_lanes // me.world_size)
     with (
@@ -225,9 +235,10 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
         def open_batches(batch: int, count: int) -> Generator[data.Batch, None, None]:
             return data.iterate(maker, batch, batch + count, me.rank, me.world_size, config.data)
 
-        loop(Job(config, run, me, tokenizer, open_batches, saver, log, report), state)
-    if log is None:
+        loop(Job(config, run, me, tokenizer, open_batches, saver, log, trackers, report, rate), state)
+    if log is None or trackers is None:
         return
+    trackers.close()
     seconds = time.monotonic() - started
     summary = {"step": state.step, "seconds": seconds, **saver.summary(seconds), "guards": state.guards.counts}
     log.add(summary)

@@ -2,7 +2,7 @@
 
 files   root/evaluation/STEM.json and, where the task has rows, STEM.parquet. STEM is the set's name for zero_shot, SET.TASK for
         every other task; another model's results lie in models/NAME/ below
-        root/evaluation/_SCORES.json and _SCORES.parquet: a row for each number of each result of this run, see SCORES
+        root/evaluation/_SCORES.json and _SCORES.parquet: a row for each number of each result of this model
 json    the numbers (`values`), what was evaluated (`identity`: hashes of model and set, settings), pictures that are unreadable
 parquet of zero_shot: one row a picture, in the set's order; see ROWS
 law     a result whose model hash, set hash and settings are those of this run is not made again
@@ -38,6 +38,7 @@ SCORES = pa.schema(
     [
         ("model", pa.string()),  # its folder or file
         ("model_hash", pa.string()),
+        ("step", pa.int64()),  # of a training's checkpoint; null for every other model
         ("set", pa.string()),
         ("task", pa.string()),
         ("metric", pa.string()),
@@ -76,7 +77,7 @@ def model_hash(config: EvaluateConfig) -> str:
     """What the model is, without its training's times. Raises ValueError where there is none."""
     folder = config.model_path
     path = files.join(folder, MANIFEST)
-    if config.model and MANIFEST not in files.names(folder):
+    if config.model and not is_ours(folder):
         return _foreign_hash(config)
     try:
         listed = json.loads(files.read(path))["files"]
@@ -87,12 +88,18 @@ def model_hash(config: EvaluateConfig) -> str:
         raise ValueError(f"{path}: expected the manifest of a model, found {error!r}; run jobs/train.py again") from None
 
 
+def is_ours(path: str) -> bool:
+    """True for a model folder of ours."""
+    return not os.path.isfile(path) and MANIFEST in files.names(path)
+
+
 def _foreign_hash(config: EvaluateConfig) -> str:
     """The same of another project's file or folder: every byte of it, and what it was told."""
     path = config.model
     if not os.path.exists(path):
         raise ValueError(f"--model {path}: there is no such file or folder")
-    names = sorted(name for name in files.names(path) if os.path.isfile(files.join(path, name))) if os.path.isdir(path) else []
+    listed = files.names(path) if os.path.isdir(path) else []
+    names = [name for name in listed if os.path.isfile(files.join(path, name))]
     digest = hashlib.sha256(repr((config.activation, names)).encode())
     for name in [*(files.join(path, name) for name in names), *([] if names else [path]), *filter(None, [config.tokenizer])]:
         try:
@@ -186,13 +193,15 @@ def write(config: EvaluateConfig, task: str, result: Result, wanted: dict[str, A
     return summary
 
 
-def write_scores(config: EvaluateConfig, summaries: list[dict[str, Any]]) -> pa.Table:
-    """The numbers of all results of a run as one table, on disk as JSON and Parquet."""
+def write_scores(config: EvaluateConfig) -> pa.Table:
+    """The numbers of all results of a model that are there as one table, on disk as JSON and Parquet."""
+    names = [name for name in files.names(config.folder) if name.endswith(".json") and name[0] != "_"]
+    summaries = [json.loads(files.read(files.join(config.folder, name))) for name in names]
     table = pa.Table.from_pylist(
         [
             {
-                "model": summary["model"], "model_hash": summary["identity"]["model"], "set": summary["name"],
-                "task": summary["task"], "metric": metric, "value": value, "headline": place == 0,
+                "model": summary["model"], "model_hash": summary["identity"]["model"], "step": config.step,
+                "set": summary["name"], "task": summary["task"], "metric": metric, "value": value, "headline": place == 0,
                 "num_pictures": summary["num_pictures"], "num_unreadable": summary["num_unreadable"],
             }
             for summary in summaries

@@ -104,5 +104,6 @@ def small_run(root: Path, **changes: object) -> TrainConfig:
         checkpoint_every_steps=4,
         save_budget=1.0,  # of a run this short, none would be waited for
         log_every_steps=1,
+        track=(),
     )
     return replace(config, **changes)  # type: ignore[arg-type]

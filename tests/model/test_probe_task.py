@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from model.evaluate import results
 from model.evaluate.config import EvaluateConfig
@@ -15,7 +17,7 @@ from model.evaluate.kinds import kind
 from model.evaluate.probe import STRENGTHS
 from model.evaluate.workspace import Workspace
 from tests.model.evaluation_set import COLORS, ColorEncoder, write_set
-from tests.model.peers import random_clip, small_vit
+from tests.model.peers import import_open_clip, random_clip, small_vit
 
 
 def space_of(folder: Path, **pictures: int) -> tuple[Workspace, Any]:
@@ -68,22 +70,37 @@ def test_what_can_not_be_probed_is_told(tmp_path: Path) -> None:
             made.run(*space_of(tmp_path / task.replace(":", "-"), train=48, test=24), argument)
 
 
+def open_clips_features(model: Any, pictures: np.ndarray) -> np.ndarray:
+    """What open_clip's own tower and preprocessing give for the same weights, before the projection.  -> [B, D]"""
+    config, open_clip = small_vit(), import_open_clip()
+    vision = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 2, "head_width": 16}
+    text = {"context_length": 16, "vocab_size": 520, "width": 48, "layers": 2, "heads": 3}
+    peer = open_clip.CLIP(embed_dim=config.embed_dim, vision_cfg=vision, text_cfg=text, quick_gelu=True)
+    peer.load_state_dict(model.state_dict(), strict=False)
+    peer.visual.proj = None
+    transform = open_clip.image_transform(32, is_train=False)
+    with torch.inference_mode():
+        return peer.eval().visual(torch.stack([transform(Image.fromarray(picture)) for picture in pictures])).numpy()
+
+
 @pytest.mark.peers
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 def test_the_probe_of_a_drawn_tower_is_open_clips_with_scikit_learn(tmp_path: Path) -> None:
-    """The digits through a Vision Transformer of drawn weights: features from before the projection, then both regressions."""
-    import torch
+    """The digits through a Vision Transformer of drawn weights: their features, their regression, none of our code."""
+    from sklearn.datasets import load_digits
     from sklearn.linear_model import LogisticRegression
 
     model = random_clip(small_vit(), 0)
     encoder = Encoder(model, lambda texts: torch.zeros(len(texts), 4, dtype=torch.long), 32)
     space = Workspace(EvaluateConfig(root=str(tmp_path), batch_size=64), "r" * 64, encoder=encoder)
-    eval_set = space.another("digits")
     made, argument = kind("linear_probe")
-    result = made.run(space, eval_set, argument)
-    train, test = space.embedded(eval_set, "train"), space.embedded(eval_set, "test")
-    assert train.before_projection.shape[1] == 32 != train.image_features.shape[1]
+    result = made.run(space, space.another("digits"), argument)
+    assert result.facts["width"] == 32 != small_vit().embed_dim
+    digits: Any = load_digits()
+    features = open_clips_features(model, np.minimum(digits.images * 16, 255).astype(np.uint8)).astype(np.float64)
+    test = np.arange(len(features)) % 4 == 0
     peer = LogisticRegression(C=1 / result.facts["strength"], solver="newton-cholesky", tol=1e-10, max_iter=1000)
-    peer.fit(train.before_projection.astype(np.float64), train.labels)
-    theirs = float(peer.score(test.before_projection.astype(np.float64), test.labels))
+    peer.fit(features[~test], digits.target[~test])
+    theirs = float(peer.score(features[test], digits.target[test]))
     assert abs(theirs - result.values["accuracy"]) <= 0.001 + 1e-9
     assert result.values["accuracy"] > 0.5

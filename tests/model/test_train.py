@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from model import checkpoint, optimizer, runs
 from model.clip import CLIP
 from model.config import DataConfig, OptimizerConfig, TrainConfig
-from model.events import Event, EventLog, readable
+from model.events import Event, EventLog, bar, readable
 from model.guards import Stopped
 from model.recipes import MODELS, mini
-from model.train import normalise, train
+from model.train import train
 from tests.model.ranks_helper import run_ranks
 from tests.model.small import QUIET, make_pairs, small_run, write_shards
 
@@ -39,7 +39,7 @@ def weights(root: Path) -> dict[str, Tensor]:
 
 def events(root: Path) -> list[Event]:
     """The curve without what depends on the clock."""
-    clocks = ("pairs_per_second", "data_wait_share", "checkpoint_share", "eta_seconds")
+    clocks = ("pairs_per_second", "data_wait_share", "checkpoint_share", "eta_seconds", "mfu", "memory_bytes")
     lines = [json.loads(line) for line in (root / "train" / "events.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name not in clocks} for line in lines if "loss" in line]
 
@@ -225,12 +225,6 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_pixels_are_normalised_by_the_releases_constants() -> None:
-    images = torch.tensor([[[[0, 128, 255]]]], dtype=torch.uint8)
-    wanted = [(0 - 0.48145466) / 0.26862954, (128 / 255 - 0.4578275) / 0.26130258, (1 - 0.40821073) / 0.27577711]
-    torch.testing.assert_close(normalise(images)[0, :, 0, 0], torch.tensor(wanted))
-
-
 def test_a_curve_that_continues_has_each_step_once(tmp_path: Path) -> None:
     path = str(tmp_path / "events.jsonl")
     log = EventLog(path, "a", 0)
@@ -264,3 +258,11 @@ def test_the_recipes_are_concrete(tmp_path: Path) -> None:
     assert "step     10/20" in line
     assert "left 1:15" in line
     assert os.linesep not in line
+
+
+def test_a_terminal_has_a_bar() -> None:
+    event = {"step": 10, "num_steps": 20, "loss": 1.0, "lr": 1e-3, "grad_norm": 2.0, "pairs_per_second": 1.0, "mfu": 0.31,
+             "data_wait_share": 0.0, "eta_seconds": 5.0}  # fmt: skip
+    assert bar(event, 10).startswith("\r\x1b[K[#####.....] step     10/20")
+    assert "mfu 31%" in bar(event)
+    assert bar({**event, "step": 20}, 10).endswith("\n")
