@@ -122,6 +122,8 @@ class DownloadConfig:
     min_image_size: int = 32  # px, the shorter side as served: too_small
     max_aspect_ratio: float = 4.0  # longer over shorter side: aspect
     max_image_pixels: int = 89_478_485  # from the header, before any decode: bomb
+    max_decode_bytes: int = 400_000_000  # memory that decoding one picture may take: bomb
+    decode_seconds: float = 10.0  # of CPU, for one picture: decode
     max_image_bytes: int = 20_000_000  # too_large
     timeout_seconds: float = 30.0  # the whole of one attempt, redirects included
     connect_timeout_seconds: float = 10.0
@@ -139,12 +141,15 @@ class DownloadConfig:
     concurrency: int = free(256)  # connections of one worker
     concurrency_per_host: int = free(4)
     host_delay_seconds: float = free(0.0)
+    num_decoders: int = free(1)  # processes of one worker that work on pixels
 
     def __post_init__(self) -> None:
         require(self.image_size > 0, f"download: image_size must be at least 1 px, found {self.image_size}")
         require(1 <= self.encode_quality <= 100, f"download: encode_quality must be 1 to 100, found {self.encode_quality}")
         require(self.pairs_per_part > 0, f"download: pairs_per_part must be at least 1, found {self.pairs_per_part}")
         require(self.concurrency > 0, f"download: concurrency must be at least 1, found {self.concurrency}")
+        require(self.num_decoders > 0, f"download: num_decoders must be at least 1, found {self.num_decoders}")
+        require(self.decode_seconds > 0, f"download: decode_seconds must be above 0, found {self.decode_seconds}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,41 +6,41 @@ drops   the network's: robots, dns, address, connect, tls, timeout, redirect, ht
         (answers.py); the picture's: not_an_image, bomb, too_small, aspect, decode (images.py); checked in that order
 law     one row out for each row in, in the same order, each with a picture or a reason; a URL is fetched once a part,
         however many rows show it; the same web gives the same rows (but for the breaker, see fetch.py)
+law     a picture that its decoder dies of, or hangs on, is dropped as `decode`; the worker and the other pictures go on
 cost    CPU: decode, resize and encode, about 80%; the network waits in one asyncio loop, pixels are worked on in
-        DECODE_THREADS threads meanwhile. The pictures of the part that came out stay in memory until it is written
+        num_decoders processes meanwhile. The pictures of the part that came out stay in memory until it is written
 source  img2dataset, for the options and their meaning
 """
 
 import asyncio
 import ssl
+import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
 
-import cv2
 import pyarrow as pa
 
 from pipeline import answers, fetch, hosts, images, schema
 from pipeline.config import DownloadConfig
+from pipeline.decoders import Decoders
 from pipeline.images import Picture
 from pipeline.manifest import Dataset, Manifest
 from pipeline.stage import Input, Stage, Task
 
 DROPS = answers.DROPS + images.DROPS
-DECODE_THREADS = 2  # of one worker; libjpeg-turbo, OpenCV and Pillow leave the interpreter free
 
 
-async def picture_at(url: str, client: fetch.Client, config: DownloadConfig, threads: Executor) -> Picture | str:
+async def picture_at(url: str, client: fetch.Client, decoders: Decoders) -> Picture | str:
     """The picture at `url`, or the reason why there is none."""
     try:
         async with client.fetch(url) as body:
-            return await asyncio.get_running_loop().run_in_executor(threads, images.prepare, body, config)
+            return await decoders.prepare(body)
     except answers.Failed as failure:
         return failure.reason
 
 
 async def pictures_at(
-    urls: Sequence[str], config: DownloadConfig, tls: ssl.SSLContext, threads: Executor
+    urls: Sequence[str], config: DownloadConfig, tls: ssl.SSLContext, decoders: Decoders
 ) -> dict[str, Picture | str]:
     """What `picture_at` says of each URL; hosts side by side, so that a slow one does not hold up the others."""
     queues: dict[str, deque[str]] = {}
@@ -51,9 +51,9 @@ async def pictures_at(
     async def lane(client: fetch.Client, queue: deque[str]) -> None:
         while queue:
             url = queue.popleft()
-            found[url] = await picture_at(url, client, config, threads)
+            found[url] = await picture_at(url, client, decoders)
 
-    async with fetch.Client(config, tls) as client, asyncio.TaskGroup() as group:
+    async with decoders, fetch.Client(config, tls) as client, asyncio.TaskGroup() as group:
         for place in range(config.concurrency_per_host):
             for queue in queues.values():
                 if place < len(queue):
@@ -61,14 +61,14 @@ async def pictures_at(
     return found
 
 
-async def download(pairs: pa.Table, config: DownloadConfig, tls: ssl.SSLContext, threads: Executor) -> pa.Table:
+async def download(pairs: pa.Table, config: DownloadConfig, tls: ssl.SSLContext, decoders: Decoders) -> pa.Table:
     """Add the picture of each row and what is known of it, or the drop reason.
 
-    tls: verifies https servers. threads: where pixels are worked on
+    tls: verifies https servers. decoders: where pixels are worked on
     """
     schema.check(pairs, schema.BALANCED, "download")
     urls = pairs["image_url"].to_pylist()
-    found = await pictures_at(list(dict.fromkeys(urls)), config, tls, threads)
+    found = await pictures_at(list(dict.fromkeys(urls)), config, tls, decoders)
     pictures = [found[url] if isinstance(found[url], Picture) else None for url in urls]
     reasons = [None if isinstance(found[url], Picture) else found[url] for url in urls]
     keys = [key if picture else None for key, picture in zip(pairs["pair_id"].to_pylist(), pictures, strict=True)]
@@ -80,23 +80,25 @@ async def download(pairs: pa.Table, config: DownloadConfig, tls: ssl.SSLContext,
 
 
 class Worker:
-    """What one Ray actor holds: its decoding threads, and one TLS context for every connection."""
+    """What one Ray actor holds: its decoding processes, and one TLS context for every connection."""
 
     def __init__(self, config: DownloadConfig, sides: Mapping[str, Dataset]):
         fetch.check_contact(config)
-        images.guard_pillow(config.max_image_pixels)
-        cv2.setNumThreads(1)  # the threads here are enough
         self.config = config
+        self.decoders = Decoders(config)
+        weakref.finalize(self, self.decoders.close)
         self.tls = ssl.create_default_context()
-        self.threads = ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode")
 
     def __call__(self, *tables: pa.Table) -> pa.Table:
         (pairs,) = tables
-        return asyncio.run(download(pairs, self.config, self.tls, self.threads))
+        return asyncio.run(download(pairs, self.config, self.tls, self.decoders))
 
 
 def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
-    """One task for each `pairs_per_part` rows of a part, once it is known who runs the crawler."""
+    """One task for each `pairs_per_part` rows of a part, once it is known who runs the crawler.
+
+    A part holds all pairs of its hosts. Its tasks are a chain: one worker asks a host at a time, however many rows it has.
+    """
     fetch.check_contact(config)
     tasks = []
     for part in manifests[0].parts:
@@ -104,8 +106,9 @@ def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
         for number, start in enumerate(starts):
             name = part.name if len(starts) == 1 else f"{part.name}-{number:04d}"
             rows = (start, min(part.rows_out, start + config.pairs_per_part))
-            tasks.append(Task(part=name, inputs=(Input(source=0, part=part.name, rows=rows),)))
+            chain = "" if len(starts) == 1 else part.name
+            tasks.append(Task(part=name, inputs=(Input(source=0, part=part.name, rows=rows),), chain=chain))
     return tasks
 
 
-STAGE = Stage(name="download", version=1, shape="map", worker=Worker, writes=schema.IMAGES, tar=True, plan=plan)
+STAGE = Stage(name="download", version=2, shape="map", worker=Worker, writes=schema.IMAGES, tar=True, plan=plan)

@@ -9,6 +9,7 @@ order   data files, then the sample of dropped rows, then the commit record; wit
 # pyright: reportAttributeAccessIssue=false
 
 import io
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -48,6 +49,17 @@ def record_path(target: str, part: str) -> str:
     return storage.join(target, "_parts", f"{part}.json")
 
 
+def intact(target: str, part: Part, verify: str) -> bool:
+    """True if the part's files are what its record says."""
+    for file in part.files:
+        path = storage.join(target, file.name)
+        if storage.size(path) != file.num_bytes:
+            return False
+        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
+            return False
+    return True
+
+
 class PartMaker:
     """Makes parts of one job; the stage's worker is built with the first."""
 
@@ -66,6 +78,14 @@ class PartMaker:
         labelled = self.worker(*tables, outputs=task.outputs) if task.outputs else self.worker(*tables)
         rows_in = labelled.num_rows if self.job.stage.shape == "fanout" else tables[0].num_rows
         return write_part(self.job, task, labelled, rows_in=rows_in, made_from=made_from, started=started)
+
+    def committed(self, task: Task, made_from: str) -> Part | None:
+        """The part, if it is there already, made from the same, and whole."""
+        try:
+            part = Part.from_json(storage.read(record_path(self.job.target, task.part)))
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            return None
+        return part if part.made_from == made_from and intact(self.job.target, part, "hash") else None
 
     def _read(self, task: Task) -> list[pa.Table]:
         columns = self.job.stage.columns

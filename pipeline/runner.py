@@ -5,10 +5,10 @@ out     the target folder with its manifest; a folder made with another fingerpr
 law     running the same command again after any failure does only what is missing: a part is kept when its record says
         that it was made from the same inputs with the same settings, and its files are what the record says
 law     what ran where, in which order and how often changes nothing in the manifest's hash
-Ray     one row per part travels through Ray Data, never the data. Light stages are tasks, the others actors; a part may
-        kill its worker at most `max_restarts` times more than once, because Ray Data would otherwise retry it for ever.
-        What is the user's business (InputError) comes back as a value, so that the other parts finish and one clear line
-        is shown.
+Ray     one row per chain of parts (most are of one) travels through Ray Data, never the data. Light stages are tasks, the
+        others actors; a part may kill its worker at most `max_restarts` times more than once, because Ray Data would
+        otherwise retry it for ever. What is the user's business (InputError) comes back as a value, so that the other parts
+        finish and one clear line is shown.
 """
 
 import json
@@ -29,9 +29,9 @@ from pipeline.errors import InputError
 from pipeline.events import Events
 from pipeline.hashing import sha256
 from pipeline.manifest import NAME, Dataset, Json, Manifest, Part, canonical
-from pipeline.parts import Job, PartMaker, record_path, write_part
+from pipeline.parts import Job, PartMaker, intact, record_path, write_part
 from pipeline.progress import Progress
-from pipeline.stage import Input, Stage, Step, Task, plan_group, plan_map
+from pipeline.stage import Input, Stage, Step, Task, chains, plan_group, plan_map
 
 FINGERPRINT = "_FINGERPRINT.json"
 LOOKUPS = 32  # records looked up at once: they are small and far away
@@ -129,7 +129,7 @@ def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: 
         job = Job(stage=whole, config=config, sources=(), target=target, sides={}, dropped_sample=0)
         made_from = sha256(canonical([mark, [str(table.schema), table.to_pylist()]]))
         known = {part.name: part for part in old.parts}.get(name) if old else None
-        if known is not None and known.made_from == made_from and _intact(target, known, "hash"):
+        if known is not None and known.made_from == made_from and intact(target, known, "hash"):
             made.append(known)
             continue
         task = Task(part=name, inputs=())
@@ -144,7 +144,7 @@ def finished(target: str, *, stage: str, version: int, config: Any) -> Manifest 
     """The manifest of a driver-made dataset if it is there, whole and made with this config; refuses another config."""
     _claim(target, fingerprint(stage, version, config, []))
     old = _manifest(target)
-    return old if old is not None and all(_intact(target, part, "hash") for part in old.parts) else None
+    return old if old is not None and all(intact(target, part, "hash") for part in old.parts) else None
 
 
 def finish(target: str, manifest: Manifest, old: Manifest | None) -> None:
@@ -176,8 +176,8 @@ def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -
     from ray.util.annotations import RayDeprecationWarning
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    workers = min(settings.num_workers or max(1, int(cpus / job.stage.num_cpus)), len(pending))
-    rows = [{"task": canonical([asdict(task), made_from]).decode()} for task, made_from in pending]
+    rows = [{"chain": canonical([[asdict(task), made_from] for task, made_from in chain]).decode()} for chain in chains(pending)]
+    workers = min(settings.num_workers or max(1, int(cpus / job.stage.num_cpus)), len(rows))
     with warnings.catch_warnings():
         # Ray Data 2.60 takes the limits on restarts only this way, which it calls deprecated; without them it retries for ever.
         warnings.simplefilter("ignore", RayDeprecationWarning)
@@ -213,22 +213,25 @@ def _pool(job: Job, pending: Sequence[tuple[Task, str]], workers: int, settings:
 
 
 class RayPartMaker:
-    """One actor: a PartMaker whose rows are (task, record) in JSON."""
+    """One actor: a PartMaker whose rows are chains of (task, made_from) in JSON."""
 
     def __init__(self, job: Job):
         self.maker = PartMaker(job)
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        ((fields, made_from),) = [json.loads(task) for task in rows["task"].to_pylist()]
-        inputs = tuple(Input(**{**item, "rows": item["rows"] and tuple(item["rows"])}) for item in fields["inputs"])
-        task = Task(part=fields["part"], inputs=inputs, outputs=tuple(fields["outputs"]))
-        result = _make(self.maker, task, made_from)
-        failed = isinstance(result, InputError)
-        row = {"part": None if failed else canonical(asdict(result)).decode(), "error": str(result) if failed else None}
-        return pa.Table.from_pylist([row], pa.schema([("part", pa.string()), ("error", pa.string())]))
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        (chain,) = [json.loads(text) for text in rows["chain"].to_pylist()]
+        for fields, made_from in chain:
+            inputs = tuple(Input(**{**item, "rows": item["rows"] and tuple(item["rows"])}) for item in fields["inputs"])
+            task = Task(part=fields["part"], inputs=inputs, outputs=tuple(fields["outputs"]), chain=fields["chain"])
+            # Ray makes the whole chain again where its worker died; what was committed stays.
+            there = self.maker.committed(task, made_from) if task.chain else None
+            result = there or _make(self.maker, task, made_from)
+            failed = isinstance(result, InputError)
+            row = {"part": None if failed else canonical(asdict(result)).decode(), "error": str(result) if failed else None}
+            yield pa.Table.from_pylist([row], pa.schema([("part", pa.string()), ("error", pa.string())]))
 
 
-def _make_row(rows: pa.Table, job: Job, inputs: str) -> pa.Table:
+def _make_row(rows: pa.Table, job: Job, inputs: str) -> Iterator[pa.Table]:
     """One task of a light stage. The process keeps the maker of the job that it worked for last, of the very same inputs."""
     if inputs not in _LAST:
         _LAST.clear()
@@ -319,22 +322,11 @@ def _finished(target: str, tasks: Sequence[tuple[Task, str]], settings: RunConfi
                 part = Part.from_json(storage.read(record_path(target, task.part)))
             except (FileNotFoundError, json.JSONDecodeError, KeyError):
                 return None
-        return part if part.made_from == made_from and _intact(target, part, settings.verify) else None
+        return part if part.made_from == made_from and intact(target, part, settings.verify) else None
 
     with ThreadPoolExecutor(LOOKUPS) as pool:
         parts = pool.map(lambda item: look(*item), tasks)
         return {part.name: part for part in parts if part is not None}
-
-
-def _intact(target: str, part: Part, verify: str) -> bool:
-    """True if the part's files are what its record says."""
-    for file in part.files:
-        path = storage.join(target, file.name)
-        if storage.size(path) != file.num_bytes:
-            return False
-        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
-            return False
-    return True
 
 
 def _counts(manifest: Manifest) -> str:

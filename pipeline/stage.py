@@ -42,6 +42,15 @@ class Task:
     part: str
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...] = ()  # names of several output files; then the labelled table has the column `output`
+    chain: str = ""  # tasks of one chain are made by one worker, one after another; "": a chain of its own
+
+
+def chains(pending: Sequence[tuple[Task, str]]) -> list[list[tuple[Task, str]]]:
+    """The tasks, each with what goes with it, by chain; chains and tasks in the order in which they come."""
+    found: dict[object, list[tuple[Task, str]]] = {}
+    for number, (task, made_from) in enumerate(pending):
+        found.setdefault(task.chain or number, []).append((task, made_from))
+    return list(found.values())
 
 
 Worker = Callable[..., pa.Table]  # one table for each source in, one labelled table out
