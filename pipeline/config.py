@@ -141,6 +141,8 @@ class DownloadConfig:
     concurrency: int = free(256)  # connections of one worker
     concurrency_per_host: int = free(4)
     host_delay_seconds: float = free(0.0)
+    control_hosts: tuple[str, ...] = free(("example.com", "www.iana.org", "www.wikipedia.org", "www.google.com"))  # see outage.py
+    outage_patience_seconds: float = free(600.0)  # how long a part waits for this machine's network to come back
     num_decoders: int = free(1)  # processes of one worker that work on pixels
 
     def __post_init__(self) -> None:

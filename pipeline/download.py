@@ -6,6 +6,7 @@ drops   the network's: robots, dns, address, connect, tls, timeout, redirect, ht
         (answers.py); the picture's: not_an_image, bomb, too_small, aspect, decode (images.py); checked in that order
 law     one row out for each row in, in the same order, each with a picture or a reason; a URL is fetched once a part,
         however many rows show it; the same web gives the same rows (but for the breaker, see fetch.py)
+law     a failure that an outage of this machine explains is never a drop reason (outage.py)
 law     a picture that its decoder dies of, or hangs on, is dropped as `decode`; the worker and the other pictures go on
 cost    CPU: decode, resize and encode, about 80%; the network waits in one asyncio loop, pixels are worked on in
         num_decoders processes meanwhile. The pictures of the part that came out stay in memory until it is written
@@ -20,7 +21,8 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from pipeline import answers, fetch, hosts, images, schema
+from pipeline import answers, fetch, hosts, images, outage, schema
+from pipeline.answers import Failed
 from pipeline.config import DownloadConfig
 from pipeline.decoders import Decoders
 from pipeline.images import Picture
@@ -30,23 +32,25 @@ from pipeline.stage import Input, Stage, Task
 DROPS = answers.DROPS + images.DROPS
 
 
-async def picture_at(url: str, client: fetch.Client, decoders: Decoders) -> Picture | str:
-    """The picture at `url`, or the reason why there is none."""
+async def picture_at(url: str, client: fetch.Client, decoders: Decoders) -> Picture | Failed:
+    """The picture at `url`, or why there is none."""
     try:
         async with client.fetch(url) as body:
-            return await decoders.prepare(body)
-    except answers.Failed as failure:
-        return failure.reason
+            made = await decoders.prepare(body)
+            return made if isinstance(made, Picture) else Failed(made)
+    except Failed as failure:
+        return failure
 
 
 async def pictures_at(
     urls: Sequence[str], config: DownloadConfig, tls: ssl.SSLContext, decoders: Decoders
-) -> dict[str, Picture | str]:
-    """What `picture_at` says of each URL; hosts side by side, so that a slow one does not hold up the others."""
+) -> dict[str, Picture | Failed]:
+    """What `picture_at` says of each URL, in the order in which they end; hosts side by side, so that a slow one does not
+    hold up the others."""
     queues: dict[str, deque[str]] = {}
     for url in urls:
         queues.setdefault(hosts.host(url), deque()).append(url)
-    found: dict[str, Picture | str] = {}
+    found: dict[str, Picture | Failed] = {}
 
     async def lane(client: fetch.Client, queue: deque[str]) -> None:
         while queue:
@@ -68,15 +72,24 @@ async def download(pairs: pa.Table, config: DownloadConfig, tls: ssl.SSLContext,
     """
     schema.check(pairs, schema.BALANCED, "download")
     urls = pairs["image_url"].to_pylist()
-    found = await pictures_at(list(dict.fromkeys(urls)), config, tls, decoders)
-    pictures = [found[url] if isinstance(found[url], Picture) else None for url in urls]
-    reasons = [None if isinstance(found[url], Picture) else found[url] for url in urls]
+    found = await outage.believed(
+        list(dict.fromkeys(urls)), lambda some: pictures_at(some, config, tls, decoders), reason_of, outage.Network(config)
+    )
+    fates = [found[url] for url in urls]
+    pictures = [fate if isinstance(fate, Picture) else None for fate in fates]
+    statuses = [fate.status or None if isinstance(fate, Failed) else None for fate in fates]
     keys = [key if picture else None for key, picture in zip(pairs["pair_id"].to_pylist(), pictures, strict=True)]
     table = pairs
     for field in [*schema.IMAGE_FIELDS, schema.IMAGE]:
         values = keys if field.name == "key" else [getattr(picture, field.name, None) for picture in pictures]
         table = table.append_column(field, pa.array(values, field.type))
-    return table.append_column(schema.DROP, pa.array(reasons, pa.string()))
+    table = table.append_column(schema.HTTP_STATUS, pa.array(statuses, schema.HTTP_STATUS.type))
+    return table.append_column(schema.DROP, pa.array(map(reason_of, fates), pa.string()))
+
+
+def reason_of(fate: Picture | Failed) -> str | None:
+    """The drop reason, one of DROPS."""
+    return fate.reason if isinstance(fate, Failed) else None
 
 
 class Worker:

@@ -129,6 +129,7 @@ IMAGE_FIELDS = pa.schema(
     ]
 )
 IMAGE = pa.field("image", pa.binary())  # encoded bytes; in memory only: on disk they are members of a tar
+HTTP_STATUS = pa.field("http_status", pa.int16())  # of the answer that a row was dropped for; in the rows that left only
 PLACE_FIELDS = pa.schema(  # added by the tar writer
     [
         ("image_offset", pa.int64()),  # of the image's bytes in the tar
