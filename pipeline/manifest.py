@@ -195,3 +195,19 @@ def torn(folder: str, file: File, found: str) -> TornPart:
         f"{storage.join(folder, file.name)}: expected {file.num_bytes} bytes with sha256 {file.sha256[:12]}..., found {found}; "
         "run the same command again with --run.verify hash: it rebuilds what is torn"
     )
+
+
+def record_path(target: str, part: str) -> str:
+    """Where the commit record of a part is."""
+    return storage.join(target, "_parts", f"{part}.json")
+
+
+def intact(target: str, part: Part, verify: str) -> bool:
+    """True if the part's files are what its record says."""
+    for file in part.files:
+        path = storage.join(target, file.name)
+        if storage.size(path) != file.num_bytes:
+            return False
+        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
+            return False
+    return True

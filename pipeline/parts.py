@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema, storage, tars
 from pipeline.hashing import sha256
-from pipeline.manifest import Dataset, File, Part, canonical
+from pipeline.manifest import Dataset, File, Part, canonical, intact, record_path
 from pipeline.stage import Input, Stage, Task, Worker
 
 ONE_ROW_GROUP = 1 << 40
@@ -42,22 +42,6 @@ class Job:
     target: str
     sides: Mapping[str, str]
     dropped_sample: int
-
-
-def record_path(target: str, part: str) -> str:
-    """Where the commit record of a part is."""
-    return storage.join(target, "_parts", f"{part}.json")
-
-
-def intact(target: str, part: Part, verify: str) -> bool:
-    """True if the part's files are what its record says."""
-    for file in part.files:
-        path = storage.join(target, file.name)
-        if storage.size(path) != file.num_bytes:
-            return False
-        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
-            return False
-    return True
 
 
 class PartMaker:

@@ -16,7 +16,6 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -24,24 +23,17 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.config import RunConfig, rows_fields
+from pipeline.config import RunConfig
 from pipeline.errors import InputError
 from pipeline.events import Events
+from pipeline.folders import claim, committed, fingerprint, finish, manifest_in
 from pipeline.hashing import sha256
-from pipeline.manifest import NAME, Dataset, Json, Manifest, Part, canonical
-from pipeline.parts import Job, PartMaker, intact, record_path, write_part
+from pipeline.manifest import Dataset, Json, Manifest, Part, canonical, intact
+from pipeline.parts import Job, PartMaker, write_part
 from pipeline.progress import Progress
 from pipeline.stage import Input, Stage, Step, Task, chains, plan_group, plan_map
 
-FINGERPRINT = "_FINGERPRINT.json"
-LOOKUPS = 32  # records looked up at once: they are small and far away
 Execute = Callable[[Job, Sequence[tuple[Task, str]], RunConfig], Iterable[Part | InputError]]
-
-
-def fingerprint(name: str, version: int, config: Any, upstream: Sequence[Manifest]) -> Json:
-    """What the rows of a dataset depend on, but for the rows of its sources."""
-    sources = {manifest.stage: sha256(canonical(manifest.fingerprint))[:16] for manifest in upstream}
-    return {"stage": name, "version": version, "config": json.loads(canonical(rows_fields(config))), "upstream": sources}
 
 
 def run(
@@ -61,10 +53,10 @@ def run(
     manifests = [Dataset(folder).manifest for folder in sources]
     side_manifests = [Dataset(folder).manifest for folder in sides.values()]
     mark = fingerprint(stage.name, stage.version, config, [*manifests, *side_manifests])
-    _claim(target, mark)
+    claim(target, mark)
     tasks = _tasks(stage, config, manifests, [manifest.hash for manifest in side_manifests], mark)
-    found = _finished(target, tasks, settings)
-    old = _manifest(target)
+    found = committed(target, tasks, settings)
+    old = manifest_in(target)
     pending = [(task, made_from) for task, made_from in tasks if task.part not in found]
     if (
         not pending
@@ -115,8 +107,8 @@ def run_steps(
 def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: Mapping[str, pa.Table]) -> Manifest:
     """Write and commit a dataset that the driver made itself; nothing is written where it is there already."""
     mark = fingerprint(stage, version, config, [])
-    _claim(target, mark)
-    old = _manifest(target)
+    claim(target, mark)
+    old = manifest_in(target)
     missing = sorted(set(part.name for part in old.parts) - set(parts)) if old else []
     if missing:
         raise InputError(
@@ -142,21 +134,9 @@ def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: 
 
 def finished(target: str, *, stage: str, version: int, config: Any) -> Manifest | None:
     """The manifest of a driver-made dataset if it is there, whole and made with this config; refuses another config."""
-    _claim(target, fingerprint(stage, version, config, []))
-    old = _manifest(target)
+    claim(target, fingerprint(stage, version, config, []))
+    old = manifest_in(target)
     return old if old is not None and all(intact(target, part, "hash") for part in old.parts) else None
-
-
-def finish(target: str, manifest: Manifest, old: Manifest | None) -> None:
-    """Write the manifest, then remove the files that only the old one listed."""
-    storage.write(storage.join(target, NAME), manifest.to_json())
-    if old is None:
-        return
-    listed = {file.name for part in manifest.parts for file in part.files}
-    for part in old.parts:
-        for file in part.files:
-            if file.name not in listed:
-                storage.remove(storage.join(target, file.name))
 
 
 def in_process(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
@@ -262,29 +242,6 @@ def _make(maker: PartMaker, task: Task, made_from: str) -> Part | InputError:
         return error
 
 
-def _claim(target: str, mark: Json) -> None:
-    """Write the fingerprint into the folder, or compare it with the one that is there."""
-    path = storage.join(target, FINGERPRINT)
-    try:
-        found = json.loads(storage.read(path))
-    except FileNotFoundError:
-        storage.write(path, canonical(mark))
-        return
-    if found != mark:
-        there, here = dict(_flat(found)), dict(_flat(mark))
-        fields = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-        differ = "; ".join(f"{name}: made with {there.get(name)!r}, this run asks for {here.get(name)!r}" for name in fields)
-        raise InputError(f"{target} was made with another configuration ({differ}); give the same options or a new --root")
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key in value:
-            yield from _flat(value[key], f"{name}.{key}" if name else key)
-    else:
-        yield name, value
-
-
 def _tasks(
     stage: Stage, config: Any, manifests: Sequence[Manifest], side_hashes: Sequence[str], mark: Json
 ) -> list[tuple[Task, str]]:
@@ -301,32 +258,6 @@ def _tasks(
         inputs = [[asdict(item), digests[item.source][item.part]] for item in task.inputs]
         made_from.append(sha256(canonical([mark, side_hashes, inputs, task.outputs])))
     return list(zip(tasks, made_from, strict=True))
-
-
-def _manifest(target: str) -> Manifest | None:
-    try:
-        return Manifest.from_json(storage.read(storage.join(target, NAME)))
-    except FileNotFoundError:
-        return None
-
-
-def _finished(target: str, tasks: Sequence[tuple[Task, str]], settings: RunConfig) -> dict[str, Part]:
-    """The tasks' parts that are committed, made from the same inputs, and whole."""
-    manifest = _manifest(target)
-    listed = {part.name: part for part in manifest.parts} if manifest else {}
-
-    def look(task: Task, made_from: str) -> Part | None:
-        part = listed.get(task.part)
-        if part is None or part.made_from != made_from:
-            try:
-                part = Part.from_json(storage.read(record_path(target, task.part)))
-            except (FileNotFoundError, json.JSONDecodeError, KeyError):
-                return None
-        return part if part.made_from == made_from and intact(target, part, settings.verify) else None
-
-    with ThreadPoolExecutor(LOOKUPS) as pool:
-        parts = pool.map(lambda item: look(*item), tasks)
-        return {part.name: part for part in parts if part is not None}
 
 
 def _counts(manifest: Manifest) -> str:
