@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import tyro
@@ -14,12 +15,17 @@ import tyro
 from pipeline.errors import InputError
 from pipeline.events import fail
 
+SWITCHES = ("--retry-failed",)  # given without a value, unlike every other option
+
 
 def parse(recipes: Mapping[str, Callable[[], Any]], manual: str | None, arguments: Sequence[str]) -> Any:
     """The config that `RECIPE --field value ...` stands for; a mistake prints what was expected and exits with 2."""
+    words: list[str] = []
+    for given, after in zip_longest(arguments, arguments[1:]):
+        words += [given, "True"] if given in SWITCHES and after not in ("True", "False") else [given]
     choices = {name: ((recipe.__doc__ or "").splitlines()[0], recipe()) for name, recipe in recipes.items()}
     return tyro.extras.overridable_config_cli(
-        choices, description=manual, args=list(arguments), config=(tyro.conf.FlagConversionOff,)
+        choices, description=manual, args=words, config=(tyro.conf.FlagConversionOff,)
     )  # fmt: skip
 
 

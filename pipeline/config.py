@@ -215,6 +215,7 @@ class DatasetConfig:
 
     root: str = "out/mini"  # local path or s3:// URL
     archives: tuple[str, ...] = ()  # WAT or WARC files, folders of them or of HTML, *.paths files; local, s3:// or https://
+    retry_failed: bool = free(False)  # try again the downloads that failed and may succeed by now
     queries: QueriesConfig = field(default_factory=QueriesConfig)
     crawl: CrawlConfig = field(default_factory=CrawlConfig)
     match: MatchConfig = field(default_factory=MatchConfig)

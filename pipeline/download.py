@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from pipeline import answers, fetch, hosts, images, outage, schema
+from pipeline import answers, fetch, hosts, images, outage, retries, schema
 from pipeline.answers import Failed
 from pipeline.config import DownloadConfig
 from pipeline.decoders import Decoders
@@ -124,4 +124,13 @@ def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
     return tasks
 
 
-STAGE = Stage(name="download", version=2, shape="map", worker=Worker, writes=schema.IMAGES, tar=True, plan=plan)
+STAGE = Stage(
+    name="download",
+    version=3,
+    shape="map",
+    worker=Worker,
+    writes=schema.IMAGES,
+    tar=True,
+    plan=plan,
+    again=retries.later,
+)

@@ -76,6 +76,20 @@ def committed(target: str, tasks: Sequence[tuple[Task, str]], settings: RunConfi
         return {part.name: part for part in parts if part is not None}
 
 
+def amended(target: str, manifest: Manifest, settings: RunConfig) -> dict[str, Part]:
+    """The parts of the manifest that were amended since it was written: what an interrupted `retry` has done already."""
+
+    def look(old: Part) -> Part | None:
+        try:
+            part = Part.from_json(storage.read(record_path(target, old.name)))
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            return None
+        return part if part.amends == old.version() and intact(target, part, settings.verify) else None
+
+    with ThreadPoolExecutor(LOOKUPS) as pool:
+        return {part.name: part for part in pool.map(look, manifest.parts) if part is not None}
+
+
 def finish(target: str, manifest: Manifest, old: Manifest | None) -> None:
     """Write the manifest, then remove the files that only the old one listed."""
     storage.write(storage.join(target, NAME), manifest.to_json())

@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +26,7 @@ from pipeline import storage
 from pipeline.config import RunConfig
 from pipeline.errors import InputError
 from pipeline.events import Events
-from pipeline.folders import claim, committed, fingerprint, finish, manifest_in
+from pipeline.folders import amended, claim, committed, fingerprint, finish, manifest_in
 from pipeline.hashing import sha256
 from pipeline.manifest import Dataset, Json, Manifest, Part, canonical, intact
 from pipeline.parts import Job, PartMaker, write_part
@@ -54,7 +54,7 @@ def run(
     side_manifests = [Dataset(folder).manifest for folder in sides.values()]
     mark = fingerprint(stage.name, stage.version, config, [*manifests, *side_manifests])
     claim(target, mark)
-    tasks = _tasks(stage, config, manifests, [manifest.hash for manifest in side_manifests], mark)
+    tasks = _tasks(stage, config, manifests, [manifest.digest() for manifest in side_manifests], mark)
     found = committed(target, tasks, settings)
     old = manifest_in(target)
     pending = [(task, made_from) for task, made_from in tasks if task.part not in found]
@@ -68,14 +68,7 @@ def run(
     job = Job(
         stage=stage, config=config, sources=tuple(sources), target=target, sides=sides, dropped_sample=settings.dropped_sample
     )
-    progress = Progress(stage.name, len(tasks), len(found), events)
-    for result in (execute or on_ray)(job, pending, settings):
-        if isinstance(result, InputError):
-            with suppress(InputError):  # the store that refused a part may refuse this too; the first error is the one to show
-                events.flush()
-            raise InputError(f"{result} ({len(found)} of {len(tasks)} parts of {target} are committed and stay)")
-        found[result.name] = result
-        progress.add(result)
+    _make_all(job, pending, found, settings, events, execute)
     num_buckets = stage.buckets(config) if stage.buckets else 0
     parts = tuple(found[task.part] for task, _ in tasks)
     manifest = Manifest(
@@ -86,6 +79,58 @@ def run(
         "stage_done", f"{stage.name:<16} {_counts(manifest)}  {manifest.seconds:.1f} s", stage=stage.name, hash=manifest.hash,
         rows_in=manifest.rows_in, rows_out=manifest.rows_out, seconds=manifest.seconds, parts=len(parts), parts_made=len(pending),
         **{f"drop/{reason}": count for reason, count in manifest.drops.items()},
+    )  # fmt: skip
+    return manifest
+
+
+def _make_all(
+    job: Job, pending: Sequence[tuple[Task, str]], found: dict[str, Part], settings: RunConfig, events: Events,
+    execute: Execute | None,
+) -> None:  # fmt: skip
+    """Make the pending parts and put them into `found`, where those are that need not be made."""
+    num_parts = len(pending) + len(found)
+    progress = Progress(job.stage.name, num_parts, len(found), events)
+    for result in (execute or on_ray)(job, pending, settings):
+        if isinstance(result, InputError):
+            with suppress(InputError):  # the store that refused a part may refuse this too; the first error is the one to show
+                events.flush()
+            raise InputError(f"{result} ({len(found)} of {num_parts} parts of {job.target} are committed and stay)")
+        found[result.name] = result
+        progress.add(result)
+
+
+def retry(step: Step, root: str, *, settings: RunConfig, events: Events, execute: Execute | None = None) -> Manifest:
+    """Try again the rows of a finished step that failed and may come out by now; every other row and file stays as it is.
+
+    Interrupted, the same call goes on; the folder's manifest is the old one until every part has been tried.
+    """
+    started, stage, target = time.monotonic(), step.stage, storage.join(root, step.target)
+    sources = [storage.join(root, name) for name in step.sources]
+    sides = {name: storage.join(root, folder) for name, folder in dict(step.sides).items()}
+    manifests, side_manifests = ([Dataset(folder).manifest for folder in folders] for folders in (sources, sides.values()))
+    mark = fingerprint(stage.name, stage.version, step.config, [*manifests, *side_manifests])
+    claim(target, mark)
+    old = Dataset(target).manifest
+    tasks = _tasks(stage, step.config, manifests, [manifest.digest() for manifest in side_manifests], mark)
+    if [(part.name, part.made_from) for part in old.parts] != [(task.part, made_from) for task, made_from in tasks]:
+        raise InputError(f"{target} is not up to date with its sources: run the same command without --retry-failed first")
+    found = amended(target, old, settings)
+    whole = {part.name: part for part in old.parts if not any(file.name.startswith("_failed/") for file in part.files)}
+    pending = [(task, made_from) for task, made_from in tasks if task.part not in found and task.part not in whole]
+    job = Job(
+        stage=stage, config=step.config, sources=tuple(sources), target=target, sides=sides, amend=True,
+        dropped_sample=settings.dropped_sample,
+    )  # fmt: skip
+    found |= whole
+    _make_all(job, pending, found, settings, events, execute)
+    parts = tuple(found[part.name] for part in old.parts)
+    manifest = replace(old, parts=parts, seconds=round(time.monotonic() - started, 3))
+    if manifest.hash != old.hash:
+        finish(target, manifest, old)
+    more, failed = manifest.rows_out - old.rows_out, sum(old.drops.values())
+    events.log(
+        "stage_retried", f"{stage.name:<16} tried again: {more:,} more of {failed:,} that had failed; {_counts(manifest)}",
+        stage=stage.name, hash=manifest.hash, rows_more=more, rows_failed=failed, seconds=manifest.seconds,
     )  # fmt: skip
     return manifest
 

@@ -130,6 +130,13 @@ IMAGE_FIELDS = pa.schema(
 )
 IMAGE = pa.field("image", pa.binary())  # encoded bytes; in memory only: on disk they are members of a tar
 HTTP_STATUS = pa.field("http_status", pa.int16())  # of the answer that a row was dropped for; in the rows that left only
+FAILED = pa.schema(  # every row that left a part, in order
+    [
+        ("row", pa.int32()),  # of the task's rows of the first source
+        ("drop", pa.string()),
+        ("http_status", pa.int16()),  # null where it was not the trouble, or the stage asks no server
+    ]
+)
 PLACE_FIELDS = pa.schema(  # added by the tar writer
     [
         ("image_offset", pa.int64()),  # of the image's bytes in the tar

@@ -63,6 +63,8 @@ class Stage:
     worker   `Worker(config, sides)`, built once an actor; sides: the other datasets that it reads whole, by name
     writes   the columns of the parts (without `drop`, and without the tar writer's own two)
     bucket   [rows] -> bucket number of each row; the part gets one row group for each bucket, `buckets(config)` in all
+    again    [rows of schema.FAILED] -> which of them may come out another day; the parts get a list of all rows that left,
+             and the runner's `retry` tries those again
     tar      images go to a tar beside the Parquet file; the labelled table has the column `image`
     columns  for each source the columns to read; None: all. The column `image` is read only where it is named
     """
@@ -76,6 +78,7 @@ class Stage:
     bucket: Callable[[pa.Table, int], np.ndarray] | None = None
     buckets: Callable[[Any], int] | None = None
     tar: bool = False
+    again: Callable[[pa.Table], pa.Array] | None = None
     plan: Callable[[Any, Sequence[Manifest]], list[Task]] | None = None
     light: bool = False  # made in a moment and holds little: tasks instead of actors of its own
     num_cpus: float = field(default=1.0)  # of one worker; download waits more than it computes
