@@ -3,11 +3,13 @@
 exit    0 done, 2 a mistake of the user's (one line on stderr), 1 a fault of ours (a traceback)
 """
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import tyro
@@ -15,18 +17,32 @@ import tyro
 from pipeline.errors import InputError
 from pipeline.events import fail
 
+DUMMY = "__tyro-dummy-inner__"  # what tyro calls a config that is an option of no other
 SWITCHES = ("--retry-failed",)  # given without a value, unlike every other option
+
+
+def with_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the value that a bare switch stands for."""
+    words = []
+    for given, after in zip_longest(arguments, arguments[1:]):
+        words += [given, "True"] if given in SWITCHES and after not in ("True", "False") else [given]
+    return words
 
 
 def parse(recipes: Mapping[str, Callable[[], Any]], manual: str | None, arguments: Sequence[str]) -> Any:
     """The config that `RECIPE --field value ...` stands for; a mistake prints what was expected and exits with 2."""
-    words: list[str] = []
-    for given, after in zip_longest(arguments, arguments[1:]):
-        words += [given, "True"] if given in SWITCHES and after not in ("True", "False") else [given]
+    given = next(iter(arguments), "")
+    if given and not given.startswith("-") and given not in recipes:
+        raise InputError(f"{Path(sys.argv[0]).stem}: expected a recipe ({', '.join(recipes)}), found {given}; --help says more")
     choices = {name: ((recipe.__doc__ or "").splitlines()[0], recipe()) for name, recipe in recipes.items()}
-    return tyro.extras.overridable_config_cli(
-        choices, description=manual, args=words, config=(tyro.conf.FlagConversionOff,)
-    )  # fmt: skip
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.extras.overridable_config_cli(
+                choices, description=manual, args=with_values(arguments), config=(tyro.conf.FlagConversionOff,)
+            )  # fmt: skip
+    finally:
+        sys.stderr.write(said.getvalue().replace(f"{DUMMY}.", "--"))
 
 
 def check_root(root: str) -> None:

@@ -201,6 +201,28 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """What is done when training goes wrong: see model.guards."""
+
+    non_finite: Literal["skip", "rewind", "stop"] = "skip"  # the loss or the gradient is no number
+    loss_spike: Literal["off", "warn", "skip", "rewind", "stop"] = "warn"
+    logit_scale: Literal["off", "warn", "rewind", "stop"] = "warn"  # pinned at 100, or below 1
+    spike_deviations: float = 8.0  # of the loss from its mean
+    history_steps: int = 100  # that the mean is of; earlier there are no spikes
+    pinned_steps: int = 1000
+    max_answers: int = 5  # skips in a row, or rewinds to one checkpoint; then the run stops
+    starvation_share: float = free(0.2)  # of the time that steps wait for data, above which it is told; 1: never
+    slow_rank_factor: float = free(1.5)  # a rank's own time over the median, above which it is told
+
+    def __post_init__(self) -> None:
+        require(self.spike_deviations > 0, f"guards: spike_deviations must be above 0, found {self.spike_deviations}")
+        require(self.history_steps > 0, f"guards: history_steps must be at least 1, found {self.history_steps}")
+        require(self.pinned_steps > 0, f"guards: pinned_steps must be at least 1, found {self.pinned_steps}")
+        require(self.max_answers > 0, f"guards: max_answers must be at least 1, found {self.max_answers}")
+        require(self.slow_rank_factor > 1, f"guards: slow_rank_factor must be above 1, found {self.slow_rank_factor}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """A whole training run. Defaults: the paper's ViT-B/32."""
 
@@ -211,6 +233,7 @@ class TrainConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig, metadata={"result": False})
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig)
     global_batch: int = 32_768  # pairs
     num_samples: int = 12_800_000_000  # pairs to see in all: 32 epochs of 400 million
     seed: int = 0

@@ -1,6 +1,7 @@
 """The curve of a run: one JSON object a line, on disk and, formatted, for people.
 
-law     the file holds each step of the run once: a run that continues first drops the lines after its checkpoint
+law     the file holds each line of the run once: a run that continues, or rewinds, first drops those after its checkpoint
+lines   of a step (they have a loss), of a guard (they have its name), of the run's end
 cost    a local file is appended to; in an object store the whole file is written again by `flush`
 """
 
@@ -29,6 +30,11 @@ class EventLog:
         if not files.is_remote(self._path):
             with open(self._path, "a", encoding="utf-8") as file:
                 file.write(line + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Drop the lines of later steps."""
+        self._lines = [line for line in self._lines if json.loads(line)["step"] <= step]
+        self._write_all()
 
     def flush(self) -> None:
         """Bring an object store up to date; a local file already is."""

@@ -5,23 +5,82 @@ law     shares are of wall time; what a checkpoint takes from the steps counts a
 """
 
 import time
+from collections import deque
+from collections.abc import Iterable, Iterator
 
-from model import objectives
-from model.config import TrainConfig
+import torch
+
+from model import data, objectives, ranks
+from model.config import GuardConfig, TrainConfig
 from model.events import Event
+from model.guards import Guards, Verdict, clock_verdicts
+from model.ranks import Ranks
 from model.state import State
+
+
+class Stopwatch:
+    """Adds up the times between `start` and `stop`; on a GPU by its own clock, which waits for nothing."""
+
+    def __init__(self, device: torch.device):
+        self._is_cuda, self._seconds = device.type == "cuda", 0.0
+        self._begin, self._events = 0.0, deque[tuple[torch.cuda.Event, torch.cuda.Event]]()
+
+    def start(self) -> None:
+        """Begin."""
+        if self._is_cuda:
+            pair = (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
+            pair[0].record()
+            self._events.append(pair)
+        self._begin = time.monotonic()
+
+    def stop(self) -> None:
+        """End."""
+        if self._is_cuda:
+            self._events[-1][1].record()
+        else:
+            self._seconds += time.monotonic() - self._begin
+
+    def seconds(self) -> float:
+        """Since the last call. What was timed must be done."""
+        if self._events:
+            self._events[-1][1].synchronize()
+        while self._events:
+            begin, end = self._events.popleft()
+            self._seconds += begin.elapsed_time(end) / 1000
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 class Meter:
     """Rates since the last line."""
 
-    def __init__(self, step: int):
-        self._lost_seconds = 0.0
+    def __init__(self, step: int, device: torch.device):
+        self._lost_seconds, self.is_first = 0.0, True
+        self.work = Stopwatch(device)  # of this rank alone: from the batch's arrival until the ranks speak
         self._restart(step)
 
     def _restart(self, step: int) -> None:
         self.waited_seconds = 0.0
         self._step, self._start = step, time.monotonic()
+
+    def clocks(self, step: int, guards: Guards, config: GuardConfig, me: Ranks) -> list[Verdict]:
+        """What the clocks of all ranks tell before a line is written, but for a process's first. Called on every rank."""
+        table = ranks.gather_numbers([self.waited_seconds, self.work.seconds()], me)
+        verdicts = clock_verdicts(step, table, time.monotonic() - self._start, config) if not self.is_first else []
+        for verdict in verdicts:
+            guards.count(verdict)
+        return verdicts
+
+    def timed(self, batches: Iterable[data.Batch]) -> Iterator[data.Batch]:
+        """The batches; counts the time until each is there."""
+        rest = iter(batches)
+        while True:
+            before = time.monotonic()
+            batch = next(rest, None)
+            self.waited_seconds += time.monotonic() - before
+            if batch is None:
+                return
+            yield batch
 
     def event(self, config: TrainConfig, state: State, lost_seconds: float, **values: float) -> Event:
         """The line of a step, and start again. `lost_seconds` to checkpoints, since the process started."""
@@ -38,7 +97,7 @@ class Meter:
             "checkpoint_share": (lost_seconds - self._lost_seconds) / seconds,
             "eta_seconds": (config.num_steps - state.step) / max(rate, 1e-9),
         }
-        self._lost_seconds = lost_seconds
+        self._lost_seconds, self.is_first = lost_seconds, False
         self._restart(state.step)
         return event
 

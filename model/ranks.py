@@ -54,6 +54,15 @@ def total(counts: list[int], ranks: Ranks) -> list[int]:
     return values.tolist()
 
 
+def gather_numbers(numbers: list[float], ranks: Ranks) -> list[list[float]]:
+    """Each rank's numbers, by rank, on every rank."""
+    table = torch.zeros(ranks.world_size, len(numbers), dtype=torch.float64, device=ranks.device)
+    table[ranks.rank] = torch.tensor(numbers, dtype=torch.float64)
+    if ranks.world_size > 1:
+        dist.all_reduce(table)
+    return table.tolist()
+
+
 def average_buffers(model: nn.Module, ranks: Ranks) -> None:
     """Make each rank's running statistics of BatchNorm the mean of all."""
     for buffer in model.buffers():

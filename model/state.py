@@ -11,10 +11,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from model import checkpoint, compute, data, files, objectives, optimizer, ranks, resize, runs
 from model.config import ClipConfig, TrainConfig
 from model.events import say
+from model.guards import Guards
 from model.ranks import Ranks
 from model.saving import Contents
 from model.shards import Shard, iterate_texts
@@ -28,7 +31,32 @@ class State:
     model: objectives.Model
     optimizer: torch.optim.Optimizer
     step: int = 0  # steps that are done
+    batch: int = 0  # the next batch in the order of the data: `step`, and those that were passed over
+    guards: Guards = field(default_factory=Guards)
     bad: Counter[str] = field(default_factory=Counter)  # pairs that were replaced, by reason, on all ranks
+
+
+class Statistics:
+    """BatchNorm's running statistics as they were before a step: a batch that is passed over leaves no trace in them."""
+
+    def __init__(self, model: nn.Module):
+        layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+        self._buffers = [buffer for layer in layers for buffer in layer.buffers()]
+        self._kept = [buffer.clone() for buffer in self._buffers]
+
+    def keep(self) -> None:
+        """Remember them as they are now."""
+        self._copy(self._kept, self._buffers)
+
+    def put_back(self) -> None:
+        """Make them what they were."""
+        self._copy(self._buffers, self._kept)
+
+    @staticmethod
+    def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+        with torch.no_grad():
+            for target, source in zip(targets, sources, strict=True):
+                target.copy_(source)
 
 
 def snapshot(run: str, state: State, tokenizer: Tokenizer, me: Ranks) -> Contents:
@@ -39,7 +67,7 @@ def snapshot(run: str, state: State, tokenizer: Tokenizer, me: Ranks) -> Content
     ranks.average_buffers(state.model, me)
     bad = ranks.total([state.bad[reason] for reason in data.REASONS], me)
     state.bad = Counter(dict(zip(data.REASONS, bad, strict=True)) if me.rank == 0 else {})
-    facts = {"run": run, "step": state.step, "bad": dict(state.bad)}
+    facts = {"run": run, "step": state.step, "batch": state.batch, "bad": dict(state.bad), "guards": state.guards.to_json()}
     return {
         "model.safetensors": state.model.state_dict(),
         "optimizer.safetensors": optimizer.state_tensors(state.optimizer, state.model),
@@ -71,13 +99,19 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
     optimizer.store_weights(model, config.optimizer)
     state = State(model, optimizer.make(model, config.optimizer, config.seed))
     if found is not None:
-        facts = json.loads(found["state.json"])
-        checkpoint.load_weights(model, checkpoint.unpack(found["model.safetensors"], "model.safetensors"), "checkpoint")
-        moments = checkpoint.unpack(found["optimizer.safetensors"], "optimizer.safetensors")
-        optimizer.load_state_tensors(state.optimizer, model, moments)
-        state.step = facts["step"]
-        state.bad = Counter(facts["bad"] if me.rank == 0 else {})
+        restore(state, found, me)
     return state
+
+
+def restore(state: State, found: dict[str, bytes], me: Ranks) -> None:
+    """Make the state that of a checkpoint, in its own memory."""
+    facts = json.loads(found["state.json"])
+    checkpoint.load_weights(state.model, checkpoint.unpack(found["model.safetensors"], "model.safetensors"), "checkpoint")
+    moments = checkpoint.unpack(found["optimizer.safetensors"], "optimizer.safetensors")
+    optimizer.load_state_tensors(state.optimizer, state.model, moments)
+    state.step, state.batch = facts["step"], facts["batch"]
+    state.guards = Guards.from_json(facts["guards"])
+    state.bad = Counter(facts["bad"] if me.rank == 0 else {})
 
 
 def tokenizer_of(config: TrainConfig, shards: tuple[Shard, ...], found: dict[str, bytes] | None, me: Ranks) -> Tokenizer:

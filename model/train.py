@@ -7,15 +7,15 @@ out     root/model, root/train/events.jsonl, root/train/checkpoints
 law     a run that is killed at any step and started again ends with the weights of a run that was not, bit for bit on the
         CPU; this needs no saved generators: order, crops and every draw are functions of (seed, step, rank)
 law     ranks see the shares of one global batch; their number changes nothing but the grouping of sums and BatchNorm
-errors  NonFinite where the loss or a gradient is no number; ValueError for a dataset or setting that can not be trained on
+errors  Stopped where a guard ends the run; ValueError for a dataset or setting that can not be trained on
 source  CLIP section 2.5
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,20 +23,46 @@ from torch import Tensor
 from model import accumulate, checkpoint, data, objectives, optimizer, ranks, runs
 from model.config import IMAGE_MEAN, IMAGE_STD, TrainConfig
 from model.events import Event, EventLog, say
-from model.meter import Meter, summary_line
+from model.guards import REWIND, SKIP, STOP, Seen, Stopped, Verdict
+from model.meter import Meter, Stopwatch, summary_line
 from model.order import key
 from model.ranks import FlatGradients, Ranks
 from model.saving import Saver
 from model.shards import ShardStore, list_shards
-from model.state import State, resume, snapshot, start, tokenizer_of
+from model.state import State, Statistics, restore, resume, snapshot, start, tokenizer_of
 from model.tokenizer import Tokenizer
 
 Report = Callable[[Event], None]
 RNG = 4  # what a draw is for; see model.order
 
 
-class NonFinite(ArithmeticError):
-    """The loss or a gradient is not a number: the run can not go on with these weights."""
+Open = Callable[[int, int], Generator[data.Batch, None, None]]  # first batch, batches -> those, made ahead of use
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the loop needs beside the state."""
+
+    config: TrainConfig
+    run: str
+    me: Ranks
+    tokenizer: Tokenizer
+    open: Open
+    saver: Saver  # writes on rank 0 only
+    log: EventLog | None  # on rank 0
+    report: Report
+
+    def tell(self, event: Event) -> None:
+        """An event, to the file and to people."""
+        if self.log is not None:
+            self.log.add(event)
+            self.report(event)
+
+    def tell_verdict(self, step: int, verdict: Verdict) -> None:
+        """A guard's line; `step` is the one that is not done yet."""
+        if self.log is not None:
+            self.log.add({"step": step, **verdict._asdict()})
+            say(f"{verdict.policy}: {verdict.text}")
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -50,8 +76,9 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed(int(key(seed, RNG, step, rank)[0]))
 
 
-def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks) -> Tensor:
+def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks, work: Stopwatch) -> Tensor:
     """Forward and backward of one batch; each rank's own loss, its gradients added to those that are there."""
+    work.start()
     images = batch.images.to(me.device, non_blocking=True)
     tokens = batch.tokens.to(me.device, non_blocking=True)
 
@@ -60,61 +87,114 @@ def gradients(config: TrainConfig, state: State, batch: data.Batch, me: Ranks) -
             return objectives.encode(state.model, normalise(images[rows]), tokens[rows], config.text_groups)
 
     def loss(*encoded: Tensor) -> Tensor:
+        work.stop()  # from here on the ranks wait for each other
         return objectives.loss(state.model, encoded, tokens, config.loss)
 
     return accumulate.backward(state.model, encode, loss, len(images), config.micro_batch, me.device)
 
 
-def update(config: TrainConfig, state: State, grads: FlatGradients, batch: data.Batch, me: Ranks) -> tuple[float, float, float]:
-    """One optimiser step.  -> loss of the global batch, length of its gradient, learning rate"""
-    lr = optimizer.learning_rate(state.step, config.num_steps, config.optimizer)
+def work_out(
+    job: Job, state: State, grads: FlatGradients, batch: data.Batch, statistics: Statistics, work: Stopwatch
+) -> tuple[Seen, Verdict | None]:
+    """Loss and gradient of a step's global batch, and what the guards say of them."""
+    config, me = job.config, job.me
+    seed_step(config.seed, state.batch, me.rank)
+    grads.zero()
+    statistics.keep()
+    own = gradients(config, state, batch, me, work)
+    is_bad = not math.isfinite(float(own))
+    loss = float(ranks.mean(own, me))
+    grads.average(me)
+    bad_ranks = () if math.isfinite(loss) else tuple(r for r, (bad,) in enumerate(ranks.gather_numbers([is_bad], me)) if bad)
+    seen = Seen(
+        step=state.step + 1,
+        batch=state.batch,
+        loss=loss,
+        grad_norm=grads.norm(),
+        lr=optimizer.learning_rate(state.step, config.num_steps, config.optimizer),
+        logit_scale=objectives.scalars(state.model).get("logit_scale"),
+        bad_ranks=bad_ranks,
+    )
+    return seen, state.guards.judge(seen, config.guards)
+
+
+def rewind(job: Job, state: State, verdict: Verdict) -> bool:
+    """Go back to the newest good checkpoint and pass over all batches since then; False where there is none."""
+    next_batch, before = state.batch + 1, state.guards
+    if job.me.rank == 0:
+        job.saver.flush()
+    found = resume(job.config, job.run, job.me)
+    if found is None:
+        return False
+    restore(state, found, job.me)
+    state.guards.back_to(state.step, before, job.config.guards)
+    state.batch = next_batch
+    if job.log is not None:
+        job.log.rewind(state.step)
+    job.tell_verdict(
+        state.step + 1, verdict._replace(text=f"{verdict.text}; back to step {state.step}, on with batch {next_batch}")
+    )
+    return True
+
+
+def answer(job: Job, state: State, verdict: Verdict, statistics: Statistics) -> bool:
+    """Do what a verdict asks for. -> whether the batch is passed over"""
+    if verdict.policy == STOP:
+        raise Stopped(f"train: {verdict.text}; the checkpoints before it are kept")
+    if verdict.policy == REWIND and rewind(job, state, verdict):
+        return True
+    passed_over = verdict.policy in (SKIP, REWIND)  # without a checkpoint to go back to, a rewind skips
+    if passed_over:
+        statistics.put_back()
+        state.batch += 1
+    job.tell_verdict(state.step + 1, verdict)
+    return passed_over
+
+
+def take(config: TrainConfig, state: State, lr: float) -> None:
+    """The optimiser's step, with the gradients that are there."""
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    seed_step(config.seed, state.step, me.rank)
-    grads.zero()
-    loss = float(ranks.mean(gradients(config, state, batch, me), me))
-    grads.average(me)
-    norm = grads.norm()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        scales = "".join(f", {name} {value:.3g}" for name, value in objectives.scalars(state.model).items())
-        raise NonFinite(
-            f"train: the loss is {loss} and the gradient's length {norm} at step {state.step} (learning rate "
-            f"{lr:.3g}{scales}); the checkpoints before it are kept: run again with a lower --optimizer.learning-rate, or look "
-            "at the pairs of this step"
-        )
     state.optimizer.step()
     objectives.after_step(state.model)
     state.step += 1
-    return loss, norm, lr
+    state.batch += 1
 
 
-def loop(
-    config: TrainConfig,
-    run: str,
-    state: State,
-    tokenizer: Tokenizer,
-    batches: Iterator[data.Batch],
-    me: Ranks,
-    tell: Report,
-    saver: Saver,
-) -> None:
-    """Every step from `state.step` to the last. Only rank 0 writes checkpoints."""
-    grads = FlatGradients(state.model, me.device)
-    meter = Meter(state.step)
+def save(job: Job, state: State, *, is_last: bool) -> None:
+    """A checkpoint; called on every rank."""
+    contents = snapshot(job.run, state, job.tokenizer, job.me)
+    if job.me.rank == 0 and job.saver.has_room(state.step, is_last=is_last):
+        job.saver.save(state.step, contents, {"run": job.run, "step": state.step})
+
+
+def tell_step(job: Job, state: State, meter: Meter, seen: Seen) -> None:
+    """The line of the step that was taken last, and what the clocks tell; called on every rank."""
+    for verdict in meter.clocks(state.step, state.guards, job.config.guards, job.me):
+        job.tell_verdict(state.step, verdict)
+    values = {"loss": seen.loss, "grad_norm": seen.grad_norm, "lr": seen.lr}
+    job.tell(meter.event(job.config, state, job.saver.lost_seconds, **values))
+
+
+def loop(job: Job, state: State) -> None:
+    """Every step from `state.step` to the last."""
+    config = job.config
+    grads, statistics = FlatGradients(state.model, job.me.device), Statistics(state.model)
+    meter = Meter(state.step, job.me.device)
     while state.step < config.num_steps:
-        saver.check()
-        before = time.monotonic()
-        batch = next(batches)
-        meter.waited_seconds += time.monotonic() - before
-        state.bad.update(batch.bad)
-        loss, norm, lr = update(config, state, grads, batch, me)
-        is_last = state.step == config.num_steps
-        if state.step % config.log_every_steps == 0 or is_last:
-            tell(meter.event(config, state, saver.lost_seconds, loss=loss, grad_norm=norm, lr=lr))
-        if state.step % config.checkpoint_every_steps == 0 or is_last:
-            contents = snapshot(run, state, tokenizer, me)
-            if me.rank == 0 and saver.has_room(state.step, is_last=is_last):
-                saver.save(state.step, contents, {"run": run, "step": state.step})
+        with closing(job.open(state.batch, config.num_steps - state.step)) as batches:
+            for batch in meter.timed(batches):
+                job.saver.check()
+                state.bad.update(batch.bad)
+                seen, verdict = work_out(job, state, grads, batch, statistics, meter.work)
+                if verdict is not None and answer(job, state, verdict, statistics):
+                    break  # the batches that were made ahead are no longer those that come next, or one too few
+                take(config, state, seen.lr)
+                is_last = state.step == config.num_steps
+                if state.step % config.log_every_steps == 0 or is_last:
+                    tell_step(job, state, meter, seen)
+                if state.step % config.checkpoint_every_steps == 0 or is_last:
+                    save(job, state, is_last=is_last)
 
 
 def train(config: TrainConfig, report: Report, device: torch.device) -> None:
@@ -132,12 +212,6 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
     model_config = replace(config.model, text=replace(config.model.text, vocab_size=tokenizer.vocab_size))
     state = start(config, model_config, found, me)
     log = EventLog(runs.events_path(config), run, state.step) if me.rank == 0 else None
-
-    def tell(event: Event) -> None:
-        if log is not None:
-            log.add(event)
-            report(event)
-
     first, started = state.step, time.monotonic()
     max_open = 2 * config.data.window_shards * max(1, config.data.num_lanes // me.world_size)
     with (
@@ -147,14 +221,24 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
         Saver(runs.checkpoints_folder(config, run), keep=config.keep_checkpoints, budget=config.save_budget, say=say) as saver,
     ):
         maker = data.Batches(order, store, tokenizer, config.data, config.model.vision.image_resolution)
-        batches = data.iterate(maker, state.step, config.num_steps, me.rank, me.world_size, config.data)
-        with closing(batches):
-            loop(config, run, state, tokenizer, batches, me, tell, saver)
+
+        def open_batches(batch: int, count: int) -> Generator[data.Batch, None, None]:
+            return data.iterate(maker, batch, batch + count, me.rank, me.world_size, config.data)
+
+        loop(Job(config, run, me, tokenizer, open_batches, saver, log, report), state)
     if log is None:
         return
-    summary = {"step": state.step, "seconds": time.monotonic() - started, **saver.summary(time.monotonic() - started)}
+    seconds = time.monotonic() - started
+    summary = {"step": state.step, "seconds": seconds, **saver.summary(seconds), "guards": state.guards.counts}
     log.add(summary)
     log.flush()
     say(summary_line(state.step - first, summary))
-    facts = {"run": run, "step": state.step, "samples_seen": state.step * config.global_batch, "bad": dict(state.bad)}
+    facts = {
+        "run": run,
+        "step": state.step,
+        "samples_seen": state.step * config.global_batch,
+        "batches_passed_over": state.batch - state.step,
+        "bad": dict(state.bad),
+        "guards": state.guards.counts,
+    }
     checkpoint.save_model(runs.model_folder(config), state.model, tokenizer, model_config, facts)

@@ -4,13 +4,13 @@ import pytest
 
 from tests import fuzz
 
-CASES, SECONDS = 300, 40.0
+CASES, SECONDS = 100, 600.0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", sorted(fuzz.TARGETS))
 def test_no_damage_breaks_a_law(target: str) -> None:
-    assert fuzz.run(target, seed=2, first=0, seconds=SECONDS, max_cases=CASES) > CASES // 10
+    assert fuzz.run(target, seed=2, first=0, seconds=SECONDS, max_cases=CASES) == CASES
 
 
 def test_a_case_is_a_function_of_its_number() -> None:
