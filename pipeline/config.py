@@ -163,6 +163,17 @@ class MiniDownloadConfig(DownloadConfig):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ImportConfig:
+    """How pictures that img2dataset fetched are taken in; they are not resized."""
+
+    encode_quality: int = 95  # of those that cannot stay as they are
+    min_image_size: int = 32  # px, the shorter side as stored: too_small
+    max_aspect_ratio: float = 4.0
+    max_image_pixels: int = 89_478_485
+    max_image_bytes: int = 20_000_000  # a longer member is not read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DedupeConfig:
     """When two pictures are the same."""
 

@@ -50,6 +50,8 @@ WHY = {  # what a reason means, for a reader who has not seen the stages
     "too_small": "too few pixels",
     "aspect": "too long and narrow",
     "decode": "a broken picture",
+    "not_downloaded": "whoever made the folder did not get it",
+    "no_member": "the folder's tar has no such picture",
     "placeholder": "the very same bytes under many URLs",
     "duplicate": "the very same bytes as a pair that stays",
     "near_duplicate": "nearly the same picture as a pair that stays",

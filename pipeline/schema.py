@@ -21,6 +21,14 @@ SOURCES = pa.schema(
     ]
 )
 
+FOREIGN = pa.schema(  # shards that img2dataset made
+    [
+        ("tar", pa.string()),
+        ("parquet", pa.string()),
+        ("tar_bytes", pa.int64()),
+    ]
+)
+
 CANDIDATES = pa.schema(
     [
         ("pair_id", pa.string()),  # 32 hex digits of hashing.pair_id(image_url, text)
