@@ -103,12 +103,13 @@ def _model(root: str) -> Json | None:
 
 def _results(root: str, num_mistakes: int) -> list[ZeroShot]:
     folder = files.join(root, "evaluation")
-    names = [name for name in files.names(folder) if name.endswith(".json")]
-    return [_zero_shot(files.join(folder, name.removesuffix(".json")), num_mistakes) for name in names]
+    stems = [name.removesuffix(".json") for name in files.names(folder) if name.endswith(".json") and name[0] != "_"]
+    summaries = [(stem, json.loads(files.read(files.join(folder, f"{stem}.json")))) for stem in stems]
+    classified = [(stem, summary) for stem, summary in summaries if "per_class" in summary]
+    return [_zero_shot(files.join(folder, stem), summary, num_mistakes) for stem, summary in classified]
 
 
-def _zero_shot(stem: str, num_mistakes: int) -> ZeroShot:
-    summary = json.loads(files.read(f"{stem}.json"))
+def _zero_shot(stem: str, summary: Json, num_mistakes: int) -> ZeroShot:
     rows = pq.read_table(io.BytesIO(files.read(f"{stem}.parquet")))
     names = [entry["name"] for entry in summary["per_class"]]
     counted = [(entry["name"], entry["pictures"], entry["right"]) for entry in summary["per_class"] if entry["pictures"]]

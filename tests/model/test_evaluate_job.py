@@ -74,6 +74,8 @@ def test_the_job_writes_a_result_and_the_second_time_only_reads_it(root: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--eval-set", "SET", "--tasks", "guess"), "expected some of zero_shot"),
+        (("--eval-set", "SET", "--model", "nowhere.pt"), "nowhere.pt: there is no such file or folder"),
         ((), "name its folder with --eval-set"),
         (("--eval-set", "nowhere"), "nowhere/classnames.txt is not there"),
         (("--eval-set", "SET", "--root", "nowhere"), "holds no finished model"),
