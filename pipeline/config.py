@@ -115,6 +115,8 @@ class BalanceConfig:
 class DownloadConfig:
     """How pictures are fetched and made small. Names as in img2dataset where it has them."""
 
+    engine: Literal["wit", "img2dataset"] = "wit"  # img2dataset: its own code, see pipeline/engine.py for what that gives up
+    img2dataset_python: str = free("")  # the interpreter that has it
     image_size: int = 256  # px
     resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
     resize_only_if_bigger: bool = True

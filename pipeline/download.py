@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from pipeline import answers, fetch, hosts, images, outage, retries, schema
+from pipeline import answers, engine, fetch, hosts, images, outage, retries, schema
 from pipeline.answers import Failed
 from pipeline.config import DownloadConfig
 from pipeline.decoders import Decoders
@@ -101,9 +101,12 @@ class Worker:
         self.decoders = Decoders(config)
         weakref.finalize(self, self.decoders.close)
         self.tls = ssl.create_default_context()
+        self.engine = engine.Engine(config, self.tls) if config.engine == "img2dataset" else None
 
     def __call__(self, *tables: pa.Table) -> pa.Table:
         (pairs,) = tables
+        if self.engine:
+            return self.engine(pairs)
         return asyncio.run(download(pairs, self.config, self.tls, self.decoders))
 
 
@@ -113,6 +116,7 @@ def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
     A part holds all pairs of its hosts. Its tasks are a chain: one worker asks a host at a time, however many rows it has.
     """
     fetch.check_contact(config)
+    engine.check(config)
     tasks = []
     for part in manifests[0].parts:
         starts = range(0, max(1, part.rows_out), config.pairs_per_part)

@@ -17,7 +17,7 @@ import asyncio
 import io
 import re
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,18 +28,14 @@ from pipeline import foreign_tars, hashing, images, schema, storage, text, urls
 from pipeline.config import DownloadConfig, ImportConfig
 from pipeline.decoders import Decoders
 from pipeline.errors import InputError
-from pipeline.images import Picture
 from pipeline.manifest import Dataset
 from pipeline.stage import Stage
 
-NOT_DOWNLOADED, NO_MEMBER, BAD_URL, NO_TEXT, REPEATED = "not_downloaded", "no_member", "bad_url", "no_text", "repeated_pair"
-DROPS = (NOT_DOWNLOADED, NO_MEMBER, BAD_URL, NO_TEXT, REPEATED, *images.DROPS)
-IMAGES = ("jpg", "jpeg", "png", "webp")
+NOT_DOWNLOADED, BAD_URL, NO_TEXT, REPEATED = "not_downloaded", "bad_url", "no_text", "repeated_pair"
+DROPS = (NOT_DOWNLOADED, foreign_tars.NO_MEMBER, BAD_URL, NO_TEXT, REPEATED, *images.DROPS)
 COLUMNS = ("url", "key", "status")  # without these a Parquet file is none of img2dataset's
 OPTIONAL = ("caption", "sha256", "original_width", "original_height")
-SHA256 = re.compile(r"[0-9a-f]{64}")
 LOOKUPS = 32  # sizes asked for at once
-MEMBERS_PER_ROW = 8  # more members than this is no shard but a flood
 Row = dict[str, Any]
 
 
@@ -117,28 +113,9 @@ class Worker:
             if row["pair_id"] in seen:
                 row["drop"] = REPEATED
             seen.add(row["pair_id"])
-        asyncio.run(self.take_pictures(shard["tar"], rows))
+        asyncio.run(foreign_tars.take_pictures(shard["tar"], rows, self.decoders, self.config.max_image_bytes))
         columns = [*schema.IMAGES, schema.IMAGE, schema.DROP]
         return pa.Table.from_pylist(rows, pa.schema(columns))
-
-    async def take_pictures(self, tar: str, rows: Sequence[Row]) -> None:
-        """Put the pictures of the tar into their rows, or the reason why there is none."""
-        waiting: dict[str, Row] = {}
-        for row in rows:
-            if not row["drop"]:
-                row["drop"] = NO_MEMBER
-                waiting.setdefault(row["foreign_key"], row)
-        limit = (len(rows) + 2) * MEMBERS_PER_ROW
-        async with self.decoders:
-            with storage.open_read(tar) as file:
-                for member in foreign_tars.members(file, frozenset(waiting), IMAGES, self.config.max_image_bytes, limit):
-                    row = waiting.get(member.key)
-                    if row is None or row["drop"] != NO_MEMBER:
-                        continue  # a second picture under the same key
-                    made = await self.decoders.prepare(member.data)
-                    row["drop"] = made if isinstance(made, str) else None
-                    if isinstance(made, Picture):
-                        row |= facts(made, member, row) | {"archive": tar, "record_offset": member.offset}
 
 
 def labelled(given: Row) -> Row:
@@ -153,21 +130,6 @@ def labelled(given: Row) -> Row:
         **{"pair_id": name, "key": name, "image_url": image_url, "text": words, "page_url": "", "attribute": "", "link_index": 0},
         **{"archive": "", "record_offset": -1, "query_ids": [], "foreign_key": given["key"] or "", "drop": reason},
         **{f"listed_{column}": given.get(column) for column in OPTIONAL[1:]},
-    }
-
-
-def facts(picture: Picture, member: foreign_tars.Member, row: Row) -> Row:
-    """IMAGE_FIELDS and the picture itself."""
-    digest = row["listed_sha256"] or ""
-    sizes = (row["listed_original_width"] or 0, row["listed_original_height"] or 0)
-    if not all(0 < side < 2**31 for side in sizes):
-        sizes = (picture.original_width, picture.original_height)
-    return {
-        "image": member.data if foreign_tars.is_plain_jpeg(member.data) else picture.image,
-        **{"width": picture.width, "height": picture.height, "original_width": sizes[0], "original_height": sizes[1]},
-        **{"original_bytes": len(member.data), "media_type": picture.media_type},
-        "sha256": digest if SHA256.fullmatch(digest) else picture.sha256,
-        **{"phash": picture.phash, "colors": picture.colors},
     }
 
 

@@ -1,13 +1,23 @@
-"""Tars and JPEGs that others wrote, read as what they are: hostile bytes.
+"""Tars and JPEGs that others wrote, read as what they are, hostile bytes, and rows of images made of them.
 
 law     nothing is extracted: members are read by their place, regular ones only, each at most max_bytes long, at most
         max_members of them; a name is compared with the keys that are wanted and used for nothing else
 law     a tar that is torn or is none gives the members before the place where it breaks
 """
 
-from collections.abc import Iterator
-from typing import IO, NamedTuple
+import re
+from collections.abc import Iterator, Sequence
+from typing import IO, Any, NamedTuple
 
+from pipeline import storage
+from pipeline.decoders import Decoders
+from pipeline.images import Picture
+
+NO_MEMBER = "no_member"
+IMAGES = ("jpg", "jpeg", "png", "webp")
+MEMBERS_PER_ROW = 8  # more members than this is no shard but a flood
+SHA256 = re.compile(r"[0-9a-f]{64}")
+Row = dict[str, Any]
 BLOCK_BYTES = 512
 REGULAR = (b"0", b"\0")
 CHECKSUM = slice(148, 156)
@@ -76,3 +86,38 @@ def is_plain_jpeg(data: bytes) -> bool:
             return False
         place += 2 + length
     return False
+
+
+async def take_pictures(tar: str, rows: Sequence[Row], decoders: Decoders, max_bytes: int) -> None:
+    """Put the pictures of the tar into the rows without a drop reason, by their `foreign_key`, or why there is none."""
+    waiting: dict[str, Row] = {}
+    for row in rows:
+        if not row["drop"]:
+            row["drop"] = NO_MEMBER
+            waiting.setdefault(row["foreign_key"], row)
+    limit = (len(rows) + 2) * MEMBERS_PER_ROW
+    async with decoders:
+        with storage.open_read(tar) as file:
+            for member in members(file, frozenset(waiting), IMAGES, max_bytes, limit):
+                row = waiting[member.key]
+                if row["drop"] != NO_MEMBER:
+                    continue  # a second picture under the same key
+                made = await decoders.prepare(member.data)
+                row["drop"] = made if isinstance(made, str) else None
+                if isinstance(made, Picture):
+                    row |= facts(made, member, row) | {"archive": tar, "record_offset": member.offset}
+
+
+def facts(picture: Picture, member: Member, row: Row) -> Row:
+    """IMAGE_FIELDS and the picture itself."""
+    digest = row["listed_sha256"] or ""
+    sizes = (row["listed_original_width"] or 0, row["listed_original_height"] or 0)
+    if not all(0 < side < 2**31 for side in sizes):
+        sizes = (picture.original_width, picture.original_height)
+    return {
+        "image": member.data if is_plain_jpeg(member.data) else picture.image,
+        **{"width": picture.width, "height": picture.height, "original_width": sizes[0], "original_height": sizes[1]},
+        **{"original_bytes": len(member.data), "media_type": picture.media_type},
+        "sha256": digest if SHA256.fullmatch(digest) else picture.sha256,
+        **{"phash": picture.phash, "colors": picture.colors},
+    }

@@ -133,13 +133,13 @@ def hostile(kind: str, key: str) -> bytes:
 @pytest.mark.parametrize("kind", ["symlink", "hardlink", "device", "outside", "absolute", "pax", "large", "sparse"])
 def test_what_is_no_plain_member_is_passed_over(kind: str) -> None:
     data = hostile(kind, "k")
-    found = list(foreign_tars.members(io.BytesIO(data), frozenset("k"), foreign.IMAGES, 20_000_000, 100))
+    found = list(foreign_tars.members(io.BytesIO(data), frozenset("k"), foreign_tars.IMAGES, 20_000_000, 100))
     assert [member.data for member in found if member.data] == [picture()]
     assert all(data[member.offset :].startswith(member.data) for member in found)
 
 
 def test_a_flood_of_members_ends() -> None:
-    assert not list(foreign_tars.members(io.BytesIO(hostile("flood", "k")), frozenset("k"), foreign.IMAGES, 1000, 100))
+    assert not list(foreign_tars.members(io.BytesIO(hostile("flood", "k")), frozenset("k"), foreign_tars.IMAGES, 1000, 100))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -151,7 +151,7 @@ def test_mutated_tars_never_raise_and_give_only_what_is_in_them(seed: int) -> No
         for place in rng.integers(0, min(len(torn), 3000), int(rng.integers(1, 20))):
             torn[place] = rng.integers(0, 256)
         cut = bytes(torn[: rng.integers(0, len(torn))]) if rng.random() < 0.5 else bytes(torn)
-        for member in foreign_tars.members(io.BytesIO(cut), frozenset("k"), foreign.IMAGES, 1_000_000, 50):
+        for member in foreign_tars.members(io.BytesIO(cut), frozenset("k"), foreign_tars.IMAGES, 1_000_000, 50):
             assert cut[member.offset : member.offset + len(member.data)] == member.data
         assert foreign_tars.is_plain_jpeg(cut[rng.integers(0, 600) :]) in (True, False)
 
