@@ -8,6 +8,7 @@ embed.py embeddings.py workspace.py   a unit of a set to vectors; where they are
 tasks.py kinds.py      what a task is; all of them
 metrics.py    the paper's metrics, NumPy only
 zero_shot.py  prompts and pictures -> scores
+probe_task.py probe.py logistic.py few_shot.py effective.py   linear probes, few-shot ones, figure 7
 likelihood.py the same by a model that predicts texts
 results.py    what is written and printed, and whether it is there already
 """

@@ -20,6 +20,8 @@ class EvaluateConfig:
     eval_set: str = ""  # a set: a folder, NAME=FOLDER or a name, see model/evaluate/layouts.py
     sets: tuple[str, ...] = ()  # more of them
     tasks: tuple[str, ...] = ("zero_shot",)  # see model/evaluate/tasks.py
+    baselines: str = ""  # of shift: a CSV of other models with columns name, accuracy, shifted
+    reference: str = ""  # of shift: the baseline that relative robustness is measured from
     name: str = ""  # of the result's files for --eval-set; "": the folder's own name
     num_examples: int = 24  # right ones, and as many wrong ones, whose pictures are kept for the report
     likelihood: Likelihood = "sum"  # how a model that predicts texts scores a prompt; no other model looks at it

@@ -51,9 +51,16 @@ class Fit:
 
     def scores(self, features: np.ndarray | Tensor) -> Tensor:
         """Logits of other features; the class with the largest is the guess.  [B, D] -> [B, C] float32"""
-        rows = torch.as_tensor(features, dtype=torch.float32, device=self.weight.device)
+        rows = _tensor(features, np.float32, self.weight.device)
         logits = torch.addmm(self.bias.float(), rows, self.weight.float())
         return F.pad(logits, (1, 0)) if self.weight.shape[1] == 1 else logits
+
+
+def _tensor(values: np.ndarray | Tensor, kind: type[np.generic], device: torch.device) -> Tensor:
+    """The values on the device; copied only where they must be: PyTorch takes no array that may not be written."""
+    if isinstance(values, np.ndarray):
+        values = torch.from_numpy(np.require(values, kind, ["C", "W"]))
+    return values.to(device)
 
 
 @dataclass(slots=True)
@@ -94,13 +101,13 @@ class Problem:
     """Features and labels of a regression that is fitted at several strengths."""
 
     def __init__(self, features: np.ndarray | Tensor, labels: np.ndarray | Tensor, num_classes: int, device: str = "cpu"):
-        self.features = torch.as_tensor(features, dtype=torch.float32, device=device)
-        truth = torch.as_tensor(labels, device=device)
+        self.features = _tensor(features, np.float32, torch.device(device))
+        truth = _tensor(labels, np.int64, torch.device(device))
         self.num_rows, self.width = self.features.shape
         self._check(truth, num_classes)
         softmax = truth.ndim == 1 and num_classes > 2
         self.columns = num_classes if softmax or truth.ndim == 2 else 1
-        targets = truth.long()[:, None] if truth.ndim == 1 else truth
+        targets = truth[:, None] if truth.ndim == 1 else truth
         self._losses = _Losses(targets if softmax else 1 - 2 * targets.float(), softmax)
         rows = self.num_rows if self.features.is_cuda else max(1, BLOCK_NUMBERS // self.columns)
         self._blocks = [slice(start, start + rows) for start in range(0, self.num_rows, rows)]

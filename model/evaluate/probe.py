@@ -3,8 +3,9 @@
 in      features before the projection (Vision Transformers) or after the attention pool (ResNets), labels; three splits
 out     Probed: the test's scores, the strength, and every strength that was tried with its score on the validation split
 law     strengths are 97 points from 1e-6 to 1e6, 8 to a decade. Seven, two decades apart, are tried first; then both
-        neighbours of the best at half the distance, until neighbours are next to each other: 15 fits. Of equals the strongest
-        counts. The last fit takes train and validation together and is scored once on the test split
+        neighbours of the best at half the distance, until neighbours are next to each other: 15 fits. Of equals the middle one
+        counts: small validation splits have wide plateaus. The last fit takes train and validation together and is scored once
+        on the test split
 law     where a set has no validation split, a fifth of train is one, by a hash of (seed, class, place): each class gives the
         same share and keeps at least one picture in train
 cost    15 fits of the train split and one of both, each started where the next stronger one ended; see logistic.py
@@ -72,7 +73,8 @@ def search(score: Callable[[int], float]) -> tuple[int, dict[int, float]]:
     last, distance = len(STRENGTHS) - 1, FIRST_DISTANCE
     found = {place: score(place) for place in range(last, -1, -distance)}
     while True:
-        best = max(found, key=lambda place: (found[place], place))
+        equals = sorted(place for place in found if found[place] == max(found.values()))
+        best = equals[len(equals) // 2]
         distance //= 2
         if distance == 0:
             return best, found

@@ -12,6 +12,7 @@ compare see the task's module; two results are of one protocol only where `set`,
 import hashlib
 import io
 import json
+import math
 import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -173,9 +174,10 @@ def write(config: EvaluateConfig, task: str, result: Result, wanted: dict[str, A
         pq.write_table(result.rows, sink, compression="zstd")
         files.write(rows_path, sink.getvalue())
         sha256 = files.sha256(sink.getvalue())
+    values = {name: None if math.isnan(value) else value for name, value in result.values.items()}
     named = dict(sorted(result.unreadable.items())[:MAX_UNREADABLE])
     summary = {
-        "format": 2, "name": result.set, "task": task, "model": config.model_path, "values": result.values,
+        "format": 2, "name": result.set, "task": task, "model": config.model_path, "values": values,
         "num_pictures": result.num_pictures, "num_unreadable": len(result.unreadable), "unreadable": named, **result.facts,
         "plots": [asdict(plot) for plot in result.plots], "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "identity": wanted, "rows_sha256": sha256,
@@ -209,7 +211,7 @@ def table_text(summaries: list[dict[str, Any]]) -> str:
     """A line for each result: set, task, pictures, numbers."""
     lines = []
     for summary in summaries:
-        numbers = "  ".join(f"{name} {value:.4f}" for name, value in summary["values"].items())
+        numbers = "  ".join(f"{name} {'-' if value is None else f'{value:.4f}'}" for name, value in summary["values"].items())
         lost = f" ({summary['num_unreadable']:,} unreadable)" if summary["num_unreadable"] else ""
         lines.append(f"{summary['name'][:24]:<24} {summary['task'][:24]:<16} {summary['num_pictures']:>9,}{lost}  {numbers}")
     return "\n".join(lines)

@@ -83,7 +83,7 @@ class ColorEncoder:
 
 def text_features(text: str) -> np.ndarray:
     """The normalised colour that the text names, moved by a number of the text's other letters.  -> [4] float64"""
-    (name,) = [name for name in COLORS if name in text.split()]
+    (name,) = [name for name in COLORS if name in text.lower().split()]
     color = (np.asarray(COLORS[name]) / 255 - (0.48, 0.46, 0.41)) / 0.27
     shift = np.asarray([len(text), text.count("e"), text.count("t")]) / 40
     return np.append(color * (1 + len(text)) + shift, 0.5)
