@@ -135,6 +135,7 @@ class DownloadConfig:
     max_retries: int = 2  # of what may succeed next time: see pipeline/retries.py
     retry_seconds: float = 1.0  # first pause; doubles
     max_host_failures: int = 20  # attempts in a row that a host left unanswered: the rest of its URLs is not tried
+    max_host_wait_seconds: float = 3600.0  # Crawl-delays added up, of one host in one part: what would take longer is `robots`
     pairs_per_part: int = 10_000  # a part's pictures are in memory until it is written
     robots: bool = True
     user_agent: str = "wit-bot/1.0"

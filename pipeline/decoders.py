@@ -77,7 +77,7 @@ class Decoder:
             raise RuntimeError(f"decoders: {sys.executable} -m pipeline.decoder does not start: {' '.join(said) or 'no reason'}")
         self.ready = True
 
-    async def prepare(self, body: bytes) -> Picture | str | None:
+    async def prepare(self, body: bytes | bytearray) -> Picture | str | None:
         """What images.prepare says of `body`; None where the process did not live to tell."""
         self.memory[: len(body)] = body
         request = decoder.REQUEST.pack(len(body))
@@ -149,7 +149,7 @@ class Decoders:
     async def __aexit__(self, *error: object) -> None:
         """Every picture has been answered, or its decoder replaced."""
 
-    async def prepare(self, body: bytes) -> Picture | str:
+    async def prepare(self, body: bytes | bytearray) -> Picture | str:
         """What images.prepare says of `body`, or `decode` where that ended the process."""
         one = await self.idle.get()
         if one.process.poll() is not None:  # killed while it had nothing to do: no picture is to blame
