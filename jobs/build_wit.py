@@ -13,8 +13,8 @@ are there stay as they are, and only what new ones change is made anew.
 import pyarrow as pa
 
 from jobs._cli import entry
-from pipeline import archives, balance, crawl, dedupe, download, draws, failures, fetch, match, schema, shard
-from pipeline.config import RECIPES, DatasetConfig, TrimConfig
+from pipeline import archives, balance, crawl, dedupe, download, draws, failures, fetch, match, overlap, schema, shard, tombstones
+from pipeline.config import RECIPES, DatasetConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset
 from pipeline.runner import retry, run_steps, write_dataset
@@ -30,9 +30,12 @@ def main(config: DatasetConfig) -> None:
         archives.part_name(source.archive): pa.Table.from_pylist([source._asdict()], schema.SOURCES)
         for source in archives.expand_archives(config.archives)
     }
+    evaluation_files = overlap.expand(config.dedupe.evaluation_sets)
     _ = Dataset(join(config.root, "queries")).manifest  # a missing query list is told now, not after the crawl
     write_dataset(join(config.root, "0_sources"), stage="sources", version=1, config=None, parts=sources)
-    trim, trimming = TrimConfig(shard=config.shard, balance=config.balance), draws.trimming(config.balance)
+    removed = {"tombstones": tombstones.read_all(config.root, config.tombstones)}
+    write_dataset(join(config.root, "0_removed"), stage="removed", version=1, config=None, parts=removed)
+    trimming = draws.trimming(config.balance)
     limits, trim_limits = "3_balanced/_limits", "5_unique/_limits"
     steps = [
         Step(crawl.STAGE, config.crawl, ["0_sources"], "1_candidates"),
@@ -47,12 +50,24 @@ def main(config: DatasetConfig) -> None:
         images = retry(steps[-1], config.root, settings=config.run, events=events)
     for sentence in failures.diagnose(images.rows_in, images.drops):
         events.log("diagnosis", f"{download.STAGE.name:<16} {sentence}", stage=download.STAGE.name)
+    apart = {"removed": "0_removed"}
+    if evaluation_files:
+        write_dataset(
+            join(config.root, overlap.FILES_FOLDER), stage="evaluation_files", version=1, config=None, parts=evaluation_files
+        )
+        apart["overlap"] = overlap.OVERLAP_FOLDER
+    evaluating = [
+        Step(overlap.EVALUATION, config.download, [overlap.FILES_FOLDER], overlap.EVALUATION_FOLDER),
+        Step(overlap.OVERLAP, config.dedupe, ["4_images"], overlap.OVERLAP_FOLDER, {"evaluation": overlap.EVALUATION_FOLDER}),
+    ]
     steps = [
-        Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands"),
+        *(evaluating if evaluation_files else []),
+        Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands", apart),
         Step(dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges"),
-        Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
+        Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges", **apart}),
         *balance.limit_steps(trimming, "5_unique", "5_unique", earlier=limits),
-        Step(shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"limits": trim_limits}),
+        Step(shard.TRIM, trimming, ["5_unique"], "5_unique/_trimmed", {"limits": trim_limits}),
+        Step(shard.STAGE, config.shard, ["5_unique/_trimmed", "4_images"], "6_shards"),
         *balance.per_query_steps(trimming, "6_shards", trim_limits, "6_shards", "shard"),
     ]
     run_steps(steps, config.root, settings=config.run, events=events)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from jobs._cli import entry
-from pipeline import archives, balance, dedupe, foreign, schema, shard
-from pipeline.config import BalanceConfig, DedupeConfig, ImportConfig, RunConfig, ShardConfig, TrimConfig
+from pipeline import archives, balance, dedupe, foreign, schema, shard, tombstones
+from pipeline.config import BalanceConfig, DedupeConfig, ImportConfig, RunConfig, ShardConfig
 from pipeline.errors import InputError
 from pipeline.events import Events
 from pipeline.runner import run_steps, write_dataset
@@ -55,15 +55,18 @@ def main(config: ImportImagesConfig) -> None:
     found = [row for folder in config.folders for row in foreign.shards(folder)]
     parts = {archives.part_name(row["tar"]): pa.Table.from_pylist([row], schema.FOREIGN) for row in found}
     write_dataset(join(config.root, "0_shards"), stage="foreign", version=1, config=None, parts=parts)
+    removed = {"tombstones": tombstones.read_all(config.root, ())}
+    write_dataset(join(config.root, "0_removed"), stage="removed", version=1, config=None, parts=removed)
     limits = BalanceConfig(num_query_buckets=1)  # no pair has a query, so that there is nothing to limit
-    trim = TrimConfig(shard=config.shard, balance=limits)
+    apart = {"removed": "0_removed"}
     steps = [
         Step(foreign.STAGE, config.images, ["0_shards"], "4_images"),
-        Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands"),
+        Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands", apart),
         Step(dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges"),
-        Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
+        Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges", **apart}),
         *balance.limit_steps(limits, "5_unique", "5_unique"),
-        Step(shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"limits": "5_unique/_limits"}),
+        Step(shard.TRIM, limits, ["5_unique"], "5_unique/_trimmed", {"limits": "5_unique/_limits"}),
+        Step(shard.STAGE, config.shard, ["5_unique/_trimmed", "4_images"], "6_shards"),
     ]
     run_steps(steps, config.root, settings=config.run, events=events)
     events.flush()

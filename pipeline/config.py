@@ -186,6 +186,7 @@ class DedupeConfig:
     )
     max_urls_per_image: int = 20  # more URLs than this with the very same bytes: placeholder
     num_buckets: int = 64  # of hash bands
+    evaluation_sets: tuple[str, ...] = free(())  # folders or tars of pictures whose near copies leave; their content counts
 
     def __post_init__(self) -> None:
         require(0 <= self.max_distance <= 15, f"dedupe: max_distance must be 0 to 15 bits, found {self.max_distance}")
@@ -206,14 +207,6 @@ class ShardConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrimConfig:
-    """What sharding needs to know of balancing: the survivors are trimmed to max_per_query by the same draws."""
-
-    shard: ShardConfig
-    balance: BalanceConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """How the work is done; nothing here changes a row."""
 
@@ -230,6 +223,7 @@ class DatasetConfig:
     root: str = "out/mini"  # local path or s3:// URL
     archives: tuple[str, ...] = ()  # WAT or WARC files, folders of them or of HTML, *.paths files; local, s3:// or https://
     retry_failed: bool = free(False)  # try again the downloads that failed and may succeed by now
+    tombstones: tuple[str, ...] = free(())  # files of jobs/remove.py of other roots; this root's own counts always
     queries: QueriesConfig = field(default_factory=QueriesConfig)
     crawl: CrawlConfig = field(default_factory=CrawlConfig)
     match: MatchConfig = field(default_factory=MatchConfig)

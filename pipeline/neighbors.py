@@ -126,6 +126,26 @@ class Points:
         return max(sets, key=lambda item: item[0])[1]
 
 
+class Index:
+    """Points that others are compared with."""
+
+    def __init__(self, points: Points):
+        self.points, self.tables = points, []
+        rows = np.arange(len(points.hashes))
+        num_bits = max(1, min(MAX_KEY_BITS, len(rows).bit_length()))
+        for mask in bands(points.max_distance + 1):
+            ordered, values = kernel.by_key(points.hashes, rows, mask, num_bits)
+            self.tables.append((mask, num_bits, kernel.starts(values, mask, num_bits), ordered, values))
+
+    def nearest(self, hashes: np.ndarray, colors: np.ndarray) -> np.ndarray:
+        """The near point with the fewest other bits, then the first; -1 where none is near.  [n], [n, 48] -> [n] int64"""
+        found, distance = np.full(len(hashes), -1), np.full(len(hashes), HASH_BITS, np.uint64)
+        for table in self.tables:
+            limits = np.uint64(self.points.max_distance), self.points.max_color_distance
+            kernel.nearest(hashes, colors, *table, self.points.colors, *limits, found, distance)
+        return found
+
+
 def groups(points: Points) -> np.ndarray:
     """The smallest point of the group of each point.  -> [n] int64"""
     rows = np.arange(len(points.hashes))

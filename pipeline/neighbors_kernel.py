@@ -39,10 +39,10 @@ def _join(parent, one, other):
 
 
 @inner
-def _is_close(colors, one, other, limit):
-    """Whether no color byte of two points differs by more than the limit."""
-    for channel in range(colors.shape[1]):
-        a, b = colors[one, channel], colors[other, channel]
+def _is_like(one, other, limit):
+    """Whether no color byte of two differs by more than the limit."""
+    for channel in range(len(one)):
+        a, b = one[channel], other[channel]
         if (a - b if a > b else b - a) > limit:
             return False
     return True
@@ -51,7 +51,7 @@ def _is_close(colors, one, other, limit):
 @inner
 def _is_news(parent, colors, one, other, limit):
     """Whether two points of like hashes are near and not yet in one group."""
-    return _root(parent, one) != _root(parent, other) and _is_close(colors, one, other, limit)
+    return _root(parent, one) != _root(parent, other) and _is_like(colors[one], colors[other], limit)
 
 
 @inner
@@ -124,6 +124,28 @@ def link_runs(rows, values, colors, parent, mask, num_bits, d, limit, crowd) -> 
     return starts[:num_left], ends[:num_left]
 
 
+@compiled
+def starts(values, mask, num_bits) -> Array:
+    """Where the rows of each key begin in what `by_key` gave; one more at the end.  -> [2**num_bits + 1] int64"""
+    counts = np.zeros((1 << num_bits) + 1, np.int64)
+    for value in values:
+        counts[_key(value, mask, HASH_BITS - U(num_bits)) + U(1)] += 1
+    return np.cumsum(counts)
+
+
+@compiled
+def nearest(hashes, colors, mask, num_bits, begins, rows, values, known_colors, d, limit, found, distance) -> None:
+    """Of the known points that agree with each hash on the mask and are near it, the one with the least distance, then the
+    first: found[i] and distance[i], where that is better than what stands there. begins, rows, values: see `starts`."""
+    for i in range(len(hashes)):
+        key = _key(hashes[i], mask, HASH_BITS - U(num_bits))
+        for j in range(begins[key], begins[key + U(1)]):
+            differ, row = count_bits(hashes[i] ^ values[j]), rows[j]
+            better = differ < distance[i] or (differ == distance[i] and row < found[i])
+            if differ <= d and better and _is_like(colors[i], known_colors[row], limit):
+                found[i], distance[i] = row, differ
+
+
 @inner
 def _ranges(rows, colors, channel, num_rest):
     """Where each value of the color byte `channel` begins and ends, among the rest and among those that stand by."""
@@ -160,7 +182,7 @@ def spread(rows, values, colors, channel, num_rest, parent, d, limit) -> None:
                 for near_tint in range(max(0, tint - limit), min(CHANNEL_VALUES - 1, tint + limit) + 1):
                     j = starts[0, near_tint]
                     while j < ends[0, near_tint]:
-                        if count_bits(value ^ values[j]) <= d and _is_close(colors, row, rows[j], limit):
+                        if count_bits(value ^ values[j]) <= d and _is_like(colors[row], colors[rows[j]], limit):
                             _join(parent, row, rows[j])
                             reached_rows[num_reached], reached_values[num_reached] = rows[j], values[j]
                             num_reached += 1

@@ -12,9 +12,10 @@ order   data files, then the sample of dropped rows, then the commit record; wit
 import io
 import json
 import re
+import tarfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 
 from pipeline import schema, storage, tars
 from pipeline.hashing import sha256
-from pipeline.manifest import Dataset, File, Part, canonical, intact, record_path
+from pipeline.manifest import Dataset, File, Part, canonical, intact, record_path, torn
 from pipeline.stage import Input, Stage, Task, Worker
 
 ONE_ROW_GROUP = 1 << 40
@@ -162,7 +163,9 @@ def amend_part(
             column = left[field.name] if field.name in left.column_names else pa.nulls(left.num_rows, field.type)
             dropped = dropped.append_column(field, column)
     files += _write_left(job, name, dropped.select(labelled.column_names), left)
-    drops = dict(sorted(Counter(left[schema.DROP.name].to_pylist()).items()))
+    before = set(failed[schema.DROP.name].to_pylist())
+    others_left = {reason: count for reason, count in old.drops.items() if reason not in before}  # removed since it was made
+    drops = dict(sorted({**others_left, **Counter(left[schema.DROP.name].to_pylist())}.items()))
     rows_out = old.rows_out + kept.num_rows
     if old.rows_in != rows_out + sum(drops.values()):
         raise AssertionError(f"{job.stage.name}, part {old.name}: {old.rows_in} rows in, {rows_out} out, dropped {drops}")
@@ -206,6 +209,64 @@ def _write_left(job: Job, name: str, dropped: pa.Table, failed: pa.Table) -> lis
     if failed.num_rows and job.stage.again:
         files.append(_write(job.target, f"_failed/{name}.parquet", _parquet_bytes([failed])))
     return files
+
+
+def rewrite(
+    folder: str, part: Part, known: set[str], hit: Callable[[pa.Table], np.ndarray], reason: str, tell: Callable[[pa.Table], None]
+) -> Part:
+    """Take the rows for which `hit` gives a text that is not empty out of a committed part's tars and their indexes.
+
+    known: hashes that its files may have beside those of the record, where an earlier call was cut off. tell: gets the rows
+    that leave, with the columns `shard` and `named`, that text, before anything is written. Then the record is written and
+    then the files, so that a repetition knows the hashes of both. -> the new record
+    """
+    made: dict[str, bytes] = {}
+    changed: dict[str, File] = {}
+    files, num_rows = {file.name: file for file in part.files}, 0
+    for name in [name for name in files if name.endswith(".tar")]:
+        stem = name.removesuffix(".tar")
+        pair = {file: _known(folder, files[file], known) for file in (name, f"{stem}.parquet")}
+        table = pq.read_table(io.BytesIO(pair[f"{stem}.parquet"]))
+        named = hit(table)
+        gone = pa.array(named != "")
+        num_rows += table.num_rows - gone.true_count
+        if gone.true_count:
+            more = {"shard": pa.array([stem] * len(named)), "named": pa.array(named.tolist())}
+            tell(pa.table({**{column: table[column] for column in table.column_names}, **more}).filter(gone))
+        if gone.true_count or len({sha256(data) == files[file].sha256 for file, data in pair.items()}) == 2:
+            pair = _without(pair[name], table, gone, name)
+            made |= pair
+        changed |= {file: File(name=file, num_bytes=len(data), sha256=sha256(data)) for file, data in pair.items()}
+    new_files = tuple(changed.get(file.name, file) for file in part.files)
+    if new_files == part.files:
+        return part
+    drops = dict(sorted({**part.drops, reason: part.drops.get(reason, 0) + part.rows_out - num_rows}.items()))
+    new = replace(part, files=new_files, rows_out=num_rows, drops=drops)
+    storage.write(record_path(folder, part.name), canonical(asdict(new)))
+    for name, data in made.items():
+        storage.write(storage.join(folder, name), data)
+    return new
+
+
+def _without(tar: bytes, table: pa.Table, gone: pa.Array, name: str) -> dict[str, bytes]:
+    """The tar and its index without the rows that are gone, by file name.
+
+    Images are found by their names: where an earlier call was cut off between the two, only one of them is new.
+    """
+    with tarfile.open(fileobj=io.BytesIO(tar), mode="r:") as members:
+        places = {member.name: (member.offset_data, member.size) for member in members}
+    stays = table.drop_columns(schema.PLACE_FIELDS.names).filter(pc.invert(gone))
+    images = [memoryview(tar)[at : at + size] for at, size in (places[f"{key}.jpg"] for key in stays["key"].to_pylist())]
+    stays = stays.append_column("image", pa.array(images, pa.large_binary()))
+    data, placed = tars.pack(stays)
+    return {name: data, name.removesuffix(".tar") + ".parquet": _parquet_bytes([placed])}
+
+
+def _known(folder: str, file: File, known: set[str]) -> bytes:
+    data = storage.read(storage.join(folder, file.name))
+    if sha256(data) not in {file.sha256, *known}:
+        raise torn(folder, file, f"{len(data)} bytes with another sha256")
+    return data
 
 
 def _outputs(task: Task, kept: pa.Table) -> list[tuple[str, pa.Table]]:

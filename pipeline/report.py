@@ -20,7 +20,8 @@ FOLDERS = {  # in the order of the work: what the stage does with its rows
     "3_balanced": "repeated pairs merged, and only so many pairs for each query",
     "4_images": "pictures fetched, decoded and made small",
     "5_unique": "one pair for each picture",
-    "6_shards": "trimmed to the limit for each query, mixed and written",
+    "5_unique/_trimmed": "trimmed to the limit for each query",
+    "6_shards": "mixed and written",
 }
 WHY = {  # what a reason means, for a reader who has not seen the stages
     "no_text": "the link has no text",
@@ -52,11 +53,13 @@ WHY = {  # what a reason means, for a reader who has not seen the stages
     "decode": "a broken picture",
     "not_downloaded": "whoever made the folder did not get it",
     "no_member": "the folder's tar has no such picture",
+    "removed": "its owner asked for it, see jobs/remove.py",
+    "evaluation_overlap": "a near copy of a picture of an evaluation set",
     "placeholder": "the very same bytes under many URLs",
     "duplicate": "the very same bytes as a pair that stays",
     "near_duplicate": "nearly the same picture as a pair that stays",
 }
-WITH_PICTURES = ("5_unique", "6_shards")  # what they drop had been downloaded
+WITH_PICTURES = ("5_unique", "5_unique/_trimmed")  # what they drop had been downloaded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -181,6 +181,27 @@ EDGES = pa.schema(  # what one bucket of bands knows of groups
     ]
 )
 
+EVALUATION_FILES = pa.schema([("set", pa.string()), ("path", pa.string()), ("file_bytes", pa.int64())])  # set: as given
+EVALUATION = pa.schema(  # a picture of an evaluation set, as it is or mirrored
+    [
+        ("set", pa.string()),
+        ("name", pa.string()),  # path, of a tar's member with its name
+        ("mirrored", pa.bool_()),
+        ("phash", pa.uint64()),
+        ("colors", pa.binary(48)),
+        ("reason", pa.string()),  # why it could not be read, see images; null where it could
+    ]
+)
+OVERLAPS = pa.schema(  # the pairs whose picture is near one of an evaluation set
+    [
+        ("pair_id", pa.string()),
+        ("set", pa.string()),
+        ("name", pa.string()),  # of the nearest one, the first of equals
+        ("mirrored", pa.bool_()),
+        ("distance", pa.int32()),  # bits of the hash
+    ]
+)
+
 UNIQUE = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -189,6 +210,8 @@ UNIQUE = pa.schema(
         ("group_pairs", pa.int32()),  # how many pairs showed this picture, this one included
     ]
 )
+
+TRIMMED = pa.schema([UNIQUE.field("pair_id"), UNIQUE.field("query_ids")])
 
 SHARDS = join(  # img2dataset's names first, then ours
     pa.schema(

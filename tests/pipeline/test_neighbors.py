@@ -62,6 +62,19 @@ def test_groups_do_not_depend_on_the_order(seed: int):
     }
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_index_finds_the_nearest_of_all(seed: int):
+    points = crowd(seed, 300)
+    known = Points(points.hashes[:200], points.colors[:200], points.max_distance, points.max_color_distance)
+    found = neighbors.Index(known).nearest(points.hashes[100:], points.colors[100:])
+    colors = points.colors.astype(int)
+    for place, row in zip(found.tolist(), range(100, 300), strict=True):
+        distances = np.bitwise_count(points.hashes[:200] ^ points.hashes[row]).astype(int)
+        far = (distances > points.max_distance) | (np.abs(colors[:200] - colors[row]).max(axis=1) > points.max_color_distance)
+        distances[far] = 99
+        assert place == (int(np.argmin(distances)) if distances.min() < 99 else -1)
+
+
 def test_bands_cover_every_bit_once():
     for count in range(1, 17):
         masks = [int(mask) for mask in neighbors.bands(count)]
