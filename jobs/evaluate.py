@@ -9,6 +9,7 @@ another project's checkpoint instead of root/model. Embeddings are made once for
 root/evaluation/embeddings; results are root/evaluation/SET.json, SET.parquet (zero_shot), SET.TASK.json, and _SCORES for all.
 Two towers rank the classes by cosines; a model that predicts texts (objective caption or bag_of_words) ranks them by how
 likely their prompts are, see --likelihood.
+--watch True beside a training scores each checkpoint as it appears, until the run is finished.
 The last line is that of the first zero-shot result, `top1=0.NN top5=0.NN classes=N chance=0.NNN`. A result that is there already
 is printed, not made again.
 """
@@ -17,6 +18,7 @@ from typing import Any
 
 from jobs._cli import entry, told
 from jobs._embed import over_actors
+from jobs._watch import watch
 from model.evaluate import layouts, results, workspace
 from model.evaluate.config import RECIPES, EvaluateConfig
 from model.evaluate.datasets import EvalSet
@@ -38,6 +40,16 @@ def evaluate(config: EvaluateConfig, space: Workspace, eval_set: EvalSet, task: 
 
 
 def main(config: EvaluateConfig) -> None:
+    """One model, or each checkpoint of a training as it appears."""
+    if not config.watch:
+        return score(config)
+    with told(ValueError):
+        for spec in config.specs:
+            layouts.open_set(spec)
+    print(f"evaluate         {watch(config, score):,} checkpoints scored beside the training", flush=True)
+
+
+def score(config: EvaluateConfig) -> None:
     """Evaluate what is not evaluated yet; print the table and the last line."""
     with told(ValueError):
         for task in config.tasks:
@@ -45,7 +57,7 @@ def main(config: EvaluateConfig) -> None:
         sets = {spec: layouts.open_set(spec, config.name if spec == config.eval_set else "") for spec in config.specs}
         space = Workspace(config, results.model_hash(config), over_actors if config.num_workers else workspace.here, sets=sets)
         summaries = [evaluate(config, space, eval_set, task) for eval_set in sets.values() for task in config.tasks]
-    results.write_scores(config, summaries)
+    results.write_scores(config)
     if len(summaries) > 1:
         print(results.table_text(summaries))
     for summary in summaries:

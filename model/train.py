@@ -171,7 +171,9 @@ def take(config: TrainConfig, state: State, lr: float) -> None:
 
 def save(job: Job, state: State, *, is_last: bool) -> None:
     """A checkpoint; called on every rank."""
-    contents = snapshot(job.run, state, job.tokenizer, job.me)
+    text = replace(job.config.model.text, vocab_size=job.tokenizer.vocab_size)
+    described = replace(job.config.model, text=text).to_json().encode()  # makes it a model that can be evaluated by itself
+    contents = {**snapshot(job.run, state, job.tokenizer, job.me), "config.json": described}
     if job.me.rank == 0 and job.saver.has_room(state.step, is_last=is_last):
         job.saver.save(state.step, contents, {"run": job.run, "step": state.step})
 

@@ -28,10 +28,14 @@ class EvaluateConfig:
     batch_size: int = free(256)  # pictures or prompts that are encoded at once
     num_workers: int = free(0)  # Ray Data's actors that encode pictures; 0: this process does
 
+    watch: bool = free(False)  # evaluate each checkpoint of a training that is going on, until it is finished
+    watch_seconds: float = free(10.0)  # between two looks
+
     def __post_init__(self) -> None:
         require(self.num_examples >= 0, f"evaluate: num_examples must not be negative, found {self.num_examples}")
         require(self.batch_size > 0, f"evaluate: batch_size must be at least 1, found {self.batch_size}")
         require(self.num_workers >= 0, f"evaluate: num_workers must not be negative, found {self.num_workers}")
+        require(self.watch_seconds > 0, f"evaluate: watch_seconds must be positive, found {self.watch_seconds}")
         require("/" not in self.name, f"evaluate: name must be a file name, found {self.name!r}")
 
     @property
@@ -48,7 +52,15 @@ class EvaluateConfig:
     def folder(self) -> str:
         """Where results go: root/evaluation, for a model that is not root's own root/evaluation/models/NAME."""
         evaluation = files.join(self.root, "evaluation")
-        return files.join(evaluation, "models", self.model.rstrip("/").rsplit("/", 1)[-1]) if self.model else evaluation
+        names = self.model.rstrip("/").split("/")
+        name = names[-1] if self.step is None else "-".join(names[-2:])
+        return files.join(evaluation, "models", name) if self.model else evaluation
+
+    @property
+    def step(self) -> int | None:
+        """Of a training's checkpoint; None for every other model."""
+        name = self.model.rstrip("/").rsplit("/", 1)[-1].removeprefix("step-")
+        return int(name) if name.isdecimal() and "/step-" in self.model else None
 
 
 def mini() -> EvaluateConfig:

@@ -116,7 +116,9 @@ def decode(picture: bytes | np.ndarray) -> Image.Image | str:
             if image.width * image.height > MAX_PIXELS:
                 return f"{image.width} x {image.height} pixels, expected at most {MAX_PIXELS}"
             return image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, struct.error) as error:
+    except UnidentifiedImageError:  # its text holds an address in memory, and rows are a function of the picture
+        return f"expected a picture ({', '.join(sorted({*FORMATS, *OTHER_FORMATS}))}), found another file"
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError, struct.error) as error:
         return f"expected a picture, found: {error}"
 
 

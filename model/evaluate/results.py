@@ -2,7 +2,7 @@
 
 files   root/evaluation/STEM.json and, where the task has rows, STEM.parquet. STEM is the set's name for zero_shot, SET.TASK for
         every other task; another model's results lie in models/NAME/ below
-        root/evaluation/_SCORES.json and _SCORES.parquet: a row for each number of each result of this run, see SCORES
+        root/evaluation/_SCORES.json and _SCORES.parquet: a row for each number of each result of this model
 json    the numbers (`values`), what was evaluated (`identity`: hashes of model and set, settings), pictures that are unreadable
 parquet of zero_shot: one row a picture, in the set's order; see ROWS
 law     a result whose model hash, set hash and settings are those of this run is not made again
@@ -38,6 +38,7 @@ SCORES = pa.schema(
     [
         ("model", pa.string()),  # its folder or file
         ("model_hash", pa.string()),
+        ("step", pa.int64()),  # of a training's checkpoint; null for every other model
         ("set", pa.string()),
         ("task", pa.string()),
         ("metric", pa.string()),
@@ -186,13 +187,15 @@ def write(config: EvaluateConfig, task: str, result: Result, wanted: dict[str, A
     return summary
 
 
-def write_scores(config: EvaluateConfig, summaries: list[dict[str, Any]]) -> pa.Table:
-    """The numbers of all results of a run as one table, on disk as JSON and Parquet."""
+def write_scores(config: EvaluateConfig) -> pa.Table:
+    """The numbers of all results of a model that are there as one table, on disk as JSON and Parquet."""
+    names = [name for name in files.names(config.folder) if name.endswith(".json") and name[0] != "_"]
+    summaries = [json.loads(files.read(files.join(config.folder, name))) for name in names]
     table = pa.Table.from_pylist(
         [
             {
-                "model": summary["model"], "model_hash": summary["identity"]["model"], "set": summary["name"],
-                "task": summary["task"], "metric": metric, "value": value, "headline": place == 0,
+                "model": summary["model"], "model_hash": summary["identity"]["model"], "step": config.step,
+                "set": summary["name"], "task": summary["task"], "metric": metric, "value": value, "headline": place == 0,
                 "num_pictures": summary["num_pictures"], "num_unreadable": summary["num_unreadable"],
             }
             for summary in summaries
