@@ -69,7 +69,7 @@ def mini() -> EvaluateConfig:
 
 
 def wit() -> EvaluateConfig:
-    """Any set in CLIP_benchmark's layout."""
+    """A large model on any sets."""
     return EvaluateConfig(root="out/wit", batch_size=512)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import checkpoint, files
+from model import checkpoint
 from model.clip import CLIP
 from model.config import IMAGE_MEAN, IMAGE_STD
+from model.evaluate import results
 from model.evaluate.config import EvaluateConfig
 from model.objectives import Model, scalars
 from model.vision import VisionTransformer
@@ -68,7 +69,7 @@ def load(config: EvaluateConfig) -> Encoder:
     """The model that `config` names, on a GPU where there is one. Raises ValueError where it is none that can be used."""
     path = config.model_path
     model: Model
-    if checkpoint.NAME in files.names(path) or not config.model:
+    if not config.model or results.is_ours(path):
         model, tokenizer, settings = checkpoint.load_any(path)
     else:
         from model.formats import foreign

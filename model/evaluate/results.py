@@ -77,7 +77,7 @@ def model_hash(config: EvaluateConfig) -> str:
     """What the model is, without its training's times. Raises ValueError where there is none."""
     folder = config.model_path
     path = files.join(folder, MANIFEST)
-    if config.model and MANIFEST not in files.names(folder):
+    if config.model and not is_ours(folder):
         return _foreign_hash(config)
     try:
         listed = json.loads(files.read(path))["files"]
@@ -88,12 +88,18 @@ def model_hash(config: EvaluateConfig) -> str:
         raise ValueError(f"{path}: expected the manifest of a model, found {error!r}; run jobs/train.py again") from None
 
 
+def is_ours(path: str) -> bool:
+    """True for a model folder of ours."""
+    return not os.path.isfile(path) and MANIFEST in files.names(path)
+
+
 def _foreign_hash(config: EvaluateConfig) -> str:
     """The same of another project's file or folder: every byte of it, and what it was told."""
     path = config.model
     if not os.path.exists(path):
         raise ValueError(f"--model {path}: there is no such file or folder")
-    names = sorted(name for name in files.names(path) if os.path.isfile(files.join(path, name))) if os.path.isdir(path) else []
+    listed = files.names(path) if os.path.isdir(path) else []
+    names = [name for name in listed if os.path.isfile(files.join(path, name))]
     digest = hashlib.sha256(repr((config.activation, names)).encode())
     for name in [*(files.join(path, name) for name in names), *([] if names else [path]), *filter(None, [config.tokenizer])]:
         try:
