@@ -5,7 +5,9 @@
     ray job submit --working-dir . -- python jobs/build_wit.py wit   --root s3://bucket/wit   --archives cc-2026.paths.gz
 
 The query list must be there (jobs/build_queries.py). Stages that are finished are skipped; run the same command again
-after any failure.
+after any failure. With --retry-failed the pictures that could not be fetched are tried once more where that may help
+(time-outs, names, connections, busy or failing servers; never what robots.txt, an owner or a 404 said); pictures that
+are there stay as they are, and only what new ones change is made anew.
 """
 
 import pyarrow as pa
@@ -15,7 +17,7 @@ from pipeline import archives, balance, crawl, dedupe, download, draws, failures
 from pipeline.config import RECIPES, DatasetConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset
-from pipeline.runner import run_steps, write_dataset
+from pipeline.runner import retry, run_steps, write_dataset
 from pipeline.stage import Step
 from pipeline.storage import join
 
@@ -35,16 +37,6 @@ def main(config: DatasetConfig) -> None:
     write_dataset(join(config.root, "0_removed"), stage="removed", version=1, config=None, parts=removed)
     trimming = draws.trimming(config.balance)
     limits, trim_limits = "3_balanced/_limits", "5_unique/_limits"
-    apart = {"removed": "0_removed"}
-    if evaluation_files:
-        write_dataset(
-            join(config.root, overlap.FILES_FOLDER), stage="evaluation_files", version=1, config=None, parts=evaluation_files
-        )
-        apart["overlap"] = overlap.OVERLAP_FOLDER
-    evaluating = [
-        Step(overlap.EVALUATION, config.download, [overlap.FILES_FOLDER], overlap.EVALUATION_FOLDER),
-        Step(overlap.OVERLAP, config.dedupe, ["4_images"], overlap.OVERLAP_FOLDER, {"evaluation": overlap.EVALUATION_FOLDER}),
-    ]
     steps = [
         Step(crawl.STAGE, config.crawl, ["0_sources"], "1_candidates"),
         Step(match.STAGE, config.match, ["1_candidates"], "2_matched", {"queries": "queries"}),
@@ -54,6 +46,8 @@ def main(config: DatasetConfig) -> None:
         Step(download.STAGE, config.download, ["3_balanced"], "4_images"),
     ]
     images = run_steps(steps, config.root, settings=config.run, events=events)["4_images"]
+    if config.retry_failed:
+        images = retry(steps[-1], config.root, settings=config.run, events=events)
     for sentence in failures.diagnose(images.rows_in, images.drops):
         events.log("diagnosis", f"{download.STAGE.name:<16} {sentence}", stage=download.STAGE.name)
     apart = {"removed": "0_removed"}

@@ -16,8 +16,9 @@ from pipeline import integrity, shard, storage
 from pipeline.config import RunConfig, ShardConfig
 from pipeline.errors import InputError
 from pipeline.events import Events
+from pipeline.folders import FINGERPRINT
 from pipeline.manifest import NAME, Dataset
-from pipeline.runner import FINGERPRINT, Execute, run
+from pipeline.runner import Execute, run
 
 SHARDS, SOURCES = "6_shards", ("5_unique/_trimmed", "4_images")
 

@@ -11,6 +11,8 @@ by age and by their owners' wishes, rounded up: link rot alone takes 10 to 30% o
 
 from collections.abc import Mapping
 
+from pipeline import retries
+
 MIN_ROWS = 200  # of fewer, shares say nothing
 USUAL = {  # share of URLs that a healthy crawl may lose, and what to do where it is more
     "dns": (
@@ -72,5 +74,7 @@ def diagnose(rows_in: int, drops: Mapping[str, int]) -> list[str]:
         usual, advice = USUAL.get(reason, (1.0, ""))
         if rows_in >= MIN_ROWS and count > usual * rows_in:
             name = NAMES.get(reason, reason)
-            found.append(f"{count / failures:.0%} of {failures:,} failures are {name} ({count / rows_in:.0%} of URLs): {advice}")
+            again = "; then run again with --retry-failed" if retries.POLICIES[reason].later else ""
+            shares = f"{count / failures:.0%} of {failures:,} failures are {name} ({count / rows_in:.0%} of URLs)"
+            found.append(f"{shares}: {advice}{again}")
     return found

@@ -3,6 +3,7 @@
 folder/
   <part>.parquet, <part>.tar   the parts
   _dropped/<part>.parquet      a sample of the rows that left, with their reason
+  _failed/<part>.parquet       which rows of its source left and why, all of them: where a stage tries some of them again later
   _parts/<part>.json           commit record, written after the part's files: a part without one does not exist
   _MANIFEST.json               written last: every record, the sums, the fingerprint
 law     rows_in = rows_out + sum(drops) for each part and for the whole (but for summaries, see stage)
@@ -47,7 +48,10 @@ class File:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A commit record. `made_from` is the hash of everything the part was made from; `seconds` is no part of identity."""
+    """A commit record. `made_from` is the hash of everything the part was made from; `seconds` is no part of identity.
+
+    A part that was amended (rows that had failed were tried again, and came out) has all the files that it had, and more.
+    """
 
     name: str
     files: tuple[File, ...]
@@ -55,6 +59,7 @@ class Part:
     rows_out: int
     drops: dict[str, int]
     made_from: str
+    amends: str = ""  # the version of the part that this one takes the place of; "" where it is the first
     seconds: float = 0.0
 
     @classmethod
@@ -70,8 +75,12 @@ class Part:
         return fields
 
     def digest(self) -> str:
-        """Hash of the part's content."""
-        return sha256(canonical([asdict(file) for file in self.files]))
+        """Hash of the part's rows: what others are made from. Samples and lists of what left are not in it."""
+        return sha256(canonical([asdict(file) for file in self.files if not file.name.startswith("_")]))
+
+    def version(self) -> str:
+        """Hash of the record."""
+        return sha256(canonical(self.identity()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +116,10 @@ class Manifest:
     def hash(self) -> str:
         """Hash of the dataset: equal for equal rows made with equal settings."""
         return sha256(canonical([self.stage, self.fingerprint, self.num_buckets, [part.identity() for part in self.parts]]))
+
+    def digest(self) -> str:
+        """Hash of the rows of all parts."""
+        return sha256(canonical([self.num_buckets, [[part.name, part.digest()] for part in self.parts]]))
 
     def to_json(self) -> bytes:
         """The content of _MANIFEST.json."""
@@ -182,6 +195,13 @@ class Dataset:
         """All rows of all parts, in the order of the manifest."""
         return pa.concat_tables([self.read_part(part.name, columns) for part in self.manifest.parts])
 
+    def read_failed(self, name: str) -> pa.Table | None:
+        """Every row that left a part, as schema.FAILED; None where no row left, or the stage keeps no list of them."""
+        for file in self.parts[name].files:
+            if file.name.startswith("_failed/"):
+                return pq.read_table(io.BytesIO(self._bytes(file)))
+        return None
+
     def read_dropped(self) -> pa.Table | None:
         """The samples of dropped rows of all parts, with their column `drop`; None where nothing was dropped."""
         files = [file for part in self.manifest.parts for file in part.files if file.name.startswith("_dropped/")]
@@ -195,3 +215,19 @@ def torn(folder: str, file: File, found: str) -> TornPart:
         f"{storage.join(folder, file.name)}: expected {file.num_bytes} bytes with sha256 {file.sha256[:12]}..., found {found}; "
         "run the same command again with --run.verify hash: it rebuilds what is torn"
     )
+
+
+def record_path(target: str, part: str) -> str:
+    """Where the commit record of a part is."""
+    return storage.join(target, "_parts", f"{part}.json")
+
+
+def intact(target: str, part: Part, verify: str) -> bool:
+    """True if the part's files are what its record says."""
+    for file in part.files:
+        path = storage.join(target, file.name)
+        if storage.size(path) != file.num_bytes:
+            return False
+        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
+            return False
+    return True

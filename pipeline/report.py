@@ -51,6 +51,8 @@ WHY = {  # what a reason means, for a reader who has not seen the stages
     "too_small": "too few pixels",
     "aspect": "too long and narrow",
     "decode": "a broken picture",
+    "not_downloaded": "whoever made the folder did not get it",
+    "no_member": "the folder's tar has no such picture",
     "removed": "its owner asked for it, see jobs/remove.py",
     "evaluation_overlap": "a near copy of a picture of an evaluation set",
     "placeholder": "the very same bytes under many URLs",

@@ -11,6 +11,8 @@ What the owner said (robots, opt_out) and what the bytes are (not_an_image, deco
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from pipeline import hashing
 
 
@@ -19,7 +21,7 @@ class Policy:
     """One row of the table.
 
     now     tried again in the same run, at most DownloadConfig.max_retries times
-    later   worth another try in a later run
+    later   tried again by --retry-failed
     pause   the first pause, in units of DownloadConfig.retry_seconds; doubles with each attempt
     """
 
@@ -59,7 +61,6 @@ BY_STATUS = {
     503: BUSY,
     505: NEVER,  # HTTP version not supported
 }
-LATER_STATUS = tuple(status for status, policy in BY_STATUS.items() if policy.later)
 
 
 def policy(reason: str, status: int = 0) -> Policy:
@@ -71,3 +72,9 @@ def pause_seconds(url: str, reason: str, status: int, attempt: int, first_second
     """How long to wait after attempt number `attempt` (from 0), by half less or more as the URL's hash will have it."""
     jitter = hashing.string_hash(f"{url} {attempt}") / 2**64
     return first_seconds * policy(reason, status).pause * 2**attempt * (0.5 + jitter)
+
+
+def later(failed: pa.Table) -> pa.Array:
+    """Which rows of schema.FAILED a later run tries again."""
+    rows = zip(failed["drop"].to_pylist(), failed["http_status"].to_pylist(), strict=True)
+    return pa.array([policy(reason, status or 0).later for reason, status in rows], pa.bool_())

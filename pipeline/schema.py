@@ -21,6 +21,14 @@ SOURCES = pa.schema(
     ]
 )
 
+FOREIGN = pa.schema(  # shards that img2dataset made
+    [
+        ("tar", pa.string()),
+        ("parquet", pa.string()),
+        ("tar_bytes", pa.int64()),
+    ]
+)
+
 CANDIDATES = pa.schema(
     [
         ("pair_id", pa.string()),  # 32 hex digits of hashing.pair_id(image_url, text)
@@ -129,6 +137,14 @@ IMAGE_FIELDS = pa.schema(
     ]
 )
 IMAGE = pa.field("image", pa.binary())  # encoded bytes; in memory only: on disk they are members of a tar
+HTTP_STATUS = pa.field("http_status", pa.int16())  # of the answer that a row was dropped for; in the rows that left only
+FAILED = pa.schema(  # every row that left a part, in order
+    [
+        ("row", pa.int32()),  # of the task's rows of the first source
+        ("drop", pa.string()),
+        ("http_status", pa.int16()),  # null where it was not the trouble, or the stage asks no server
+    ]
+)
 PLACE_FIELDS = pa.schema(  # added by the tar writer
     [
         ("image_offset", pa.int64()),  # of the image's bytes in the tar

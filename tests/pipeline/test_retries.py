@@ -57,6 +57,7 @@ def test_pauses_double_and_differ_by_url_and_are_always_the_same():
 def test_a_resolver_in_trouble_is_named_with_its_share_of_the_failures():
     (line,) = failures.diagnose(10_000, {"dns": 7100, "http_4xx": 2000, "timeout": 900})
     assert line.startswith("71% of 10,000 failures are DNS (71% of URLs): names do not resolve: run a caching resolver")
+    assert line.endswith("then run again with --retry-failed")
 
 
 def test_ordinary_losses_are_not_diagnosed_and_neither_is_a_handful_of_rows():
