@@ -104,9 +104,16 @@ def save_model(
     folder: str, model: objectives.Model, tokenizer: Tokenizer, config: ClipConfig, facts: Mapping[str, Any]
 ) -> None:  # fmt: skip
     """Write a finished model."""
+    save_tensors(folder, model.state_dict(), tokenizer, config, facts)
+
+
+def save_tensors(
+    folder: str, tensors: Mapping[str, Tensor], tokenizer: Tokenizer, config: ClipConfig, facts: Mapping[str, Any]
+) -> None:  # fmt: skip
+    """Write a finished model, of which these are the tensors."""
     contents = {
         "config.json": config.to_json().encode(),
-        "model.safetensors": pack(model.state_dict()),
+        "model.safetensors": pack(tensors),
         "tokenizer.json": tokenizer.to_bytes(),
     }
     save_folder(folder, contents, facts)

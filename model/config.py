@@ -241,6 +241,7 @@ class TrainConfig:
     micro_batch: int = free(0)  # pairs of a rank that are in the towers at once, the loss still sees all; 0: all of them
     precision: Literal["float32", "bfloat16"] = "float32"  # of the towers; weights, norms and logits stay float32
     text_groups: int = free(1)  # texts are encoded in so many groups of like length: saves a CPU the padding
+    shard_weights: bool = free(False)  # cut blocks over the ranks (FSDP2), for towers that do not fit a GPU
     num_workers: int = free(1)  # ranks
     cpus_per_worker: int = free(1)
     use_gpu: bool = free(False)
@@ -258,6 +259,11 @@ class TrainConfig:
         require(
             self.optimizer.text_weights == self.precision or self.optimizer.text_weights == "float32",
             f"train: text_weights {self.optimizer.text_weights} needs precision bfloat16, found {self.precision}",
+        )
+        require(
+            not self.shard_weights or (self.optimizer.moments, self.optimizer.text_weights) == ("float32", "float32"),
+            f"train: shard_weights needs moments and text_weights float32, found {self.optimizer.moments} and "
+            f"{self.optimizer.text_weights}",
         )
         require(
             self.data.num_lanes % self.num_workers == 0,

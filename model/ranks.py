@@ -68,30 +68,3 @@ def average_buffers(model: nn.Module, ranks: Ranks) -> None:
     for buffer in model.buffers():
         if buffer.is_floating_point():
             mean(buffer, ranks)
-
-
-class FlatGradients:
-    """The gradients of a model as views of one buffer: zeroed, reduced and measured in one call each.
-
-    One fixed layout also makes the order of every sum the same before and after a restart.
-    """
-
-    def __init__(self, model: nn.Module, device: torch.device):
-        parameters = list(model.parameters())
-        self._buffer = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=device)
-        start = 0
-        for parameter in parameters:
-            parameter.grad = self._buffer.as_strided(parameter.shape, parameter.stride(), start)  # its own memory layout
-            start += parameter.numel()
-
-    def zero(self) -> None:
-        """Set every gradient to zero."""
-        self._buffer.zero_()
-
-    def average(self, ranks: Ranks) -> None:
-        """Make each rank's gradient the mean of all."""
-        mean(self._buffer, ranks)
-
-    def norm(self) -> float:
-        """Length of the gradient as one vector."""
-        return float(self._buffer.norm())

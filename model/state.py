@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from model import checkpoint, compute, data, files, objectives, optimizer, ranks, resize, runs
+from model import checkpoint, compute, data, files, objectives, optimizer, ranks, resize, runs, sharding
 from model.config import ClipConfig, TrainConfig
 from model.events import say
 from model.guards import Guards
@@ -69,8 +69,8 @@ def snapshot(run: str, state: State, tokenizer: Tokenizer, me: Ranks) -> Content
     state.bad = Counter(dict(zip(data.REASONS, bad, strict=True)) if me.rank == 0 else {})
     facts = {"run": run, "step": state.step, "batch": state.batch, "bad": dict(state.bad), "guards": state.guards.to_json()}
     return {
-        "model.safetensors": state.model.state_dict(),
-        "optimizer.safetensors": optimizer.state_tensors(state.optimizer, state.model),
+        "model.safetensors": sharding.whole(state.model.state_dict()),
+        "optimizer.safetensors": sharding.whole(optimizer.state_tensors(state.optimizer, state.model)),
         "tokenizer.json": tokenizer.to_bytes(),
         "state.json": json.dumps(facts).encode(),
     }
@@ -97,6 +97,8 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
     if found is None and config.start_from:
         resize.start_from(model, model_config, config.start_from)
     optimizer.store_weights(model, config.optimizer)
+    if config.shard_weights:
+        sharding.shard(model, me)
     state = State(model, optimizer.make(model, config.optimizer, config.seed))
     if found is not None:
         restore(state, found, me)
@@ -106,9 +108,12 @@ def start(config: TrainConfig, model_config: ClipConfig, found: dict[str, bytes]
 def restore(state: State, found: dict[str, bytes], me: Ranks) -> None:
     """Make the state that of a checkpoint, in its own memory."""
     facts = json.loads(found["state.json"])
-    checkpoint.load_weights(state.model, checkpoint.unpack(found["model.safetensors"], "model.safetensors"), "checkpoint")
+    own = state.model.state_dict()
+    weights = checkpoint.unpack(found["model.safetensors"], "model.safetensors")
+    checkpoint.load_weights(state.model, sharding.cut(weights, own), "checkpoint")
     moments = checkpoint.unpack(found["optimizer.safetensors"], "optimizer.safetensors")
-    optimizer.load_state_tensors(state.optimizer, state.model, moments)
+    like = {name: own[name.rpartition("/")[0]] for name in moments}
+    optimizer.load_state_tensors(state.optimizer, state.model, sharding.cut(moments, like))
     state.step, state.batch = facts["step"], facts["batch"]
     state.guards = Guards.from_json(facts["guards"])
     state.bad = Counter(facts["bad"] if me.rank == 0 else {})

@@ -20,14 +20,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model import accumulate, checkpoint, data, objectives, optimizer, ranks, runs
+from model import accumulate, checkpoint, data, objectives, optimizer, ranks, runs, sharding
 from model.config import TrainConfig
 from model.events import Event, EventLog, say
+from model.gradients import FlatGradients
 from model.guards import REWIND, SKIP, STOP, Seen, Stopped, Verdict
 from model.meter import Meter, mfu_per_rate, summary_line
 from model.order import key
 from model.pixels import Normalise
-from model.ranks import FlatGradients, Ranks
+from model.ranks import Ranks
 from model.saving import Saver
 from model.shards import ShardStore, list_shards
 from model.state import State, Statistics, restore, resume, snapshot, start, tokenizer_of
@@ -118,7 +119,7 @@ def work_out(job: Job, state: State, batch: data.Batch, tools: Tools) -> tuple[S
         step=state.step + 1,
         batch=state.batch,
         loss=loss,
-        grad_norm=tools.grads.norm(),
+        grad_norm=tools.grads.norm(me),
         lr=optimizer.learning_rate(state.step, config.num_steps, config.optimizer),
         logit_scale=objectives.scalars(state.model).get("logit_scale"),
         bad_ranks=bad_ranks,
@@ -236,6 +237,7 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
             return data.iterate(maker, batch, batch + count, me.rank, me.world_size, config.data)
 
         loop(Job(config, run, me, tokenizer, open_batches, saver, log, trackers, report, rate), state)
+    tensors = sharding.whole(state.model.state_dict())
     if log is None or trackers is None:
         return
     trackers.close()
@@ -252,4 +254,4 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
         "bad": dict(state.bad),
         "guards": state.guards.counts,
     }
-    checkpoint.save_model(runs.model_folder(config), state.model, tokenizer, model_config, facts)
+    checkpoint.save_tensors(runs.model_folder(config), tensors, tokenizer, model_config, facts)

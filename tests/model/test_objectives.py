@@ -17,6 +17,7 @@ from model.bag_of_words import BagOfWords, BagOfWordsClip
 from model.caption import Captioner
 from model.clip import CLIP
 from model.config import ClipConfig, Objective, OptimizerConfig, TextConfig, VitConfig
+from model.gradients import FlatGradients
 from model.recipes import MODELS
 from model.transformer import LayerNorm
 from tests.model.ranks_helper import run_ranks
@@ -114,7 +115,7 @@ def oracle(model: objectives.Model, images: Tensor, tokens: Tensor) -> Tensor:
 
 def result(model: objectives.Model, loss: Tensor, me: ranks.Ranks, backward: Callable[[], None]) -> dict[str, Tensor]:
     """The loss of the global batch and its gradients by name, reduced as the trainer reduces them."""
-    grads = ranks.FlatGradients(model, me.device)
+    grads = FlatGradients(model, me.device)
     backward()
     grads.average(me)
     found = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
