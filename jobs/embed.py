@@ -39,6 +39,8 @@ class Worker:
         from model.evaluate.encoders import load
 
         self.config, self.encoder = config, load(checkpoint_of(config))
+        if config.what == "texts":
+            embed.check_two_towers(self.encoder)
 
     def make(self, number: int, unit: Unit, origin: str) -> dict[str, Any]:
         """Embed a unit and write its part."""

@@ -59,6 +59,7 @@ class Asker:
 
     def text(self, text: str) -> list[Hit]:
         """What fits a text best."""
+        embed.check_two_towers(self.encoder)
         return self.search.nearest(self.encoder.texts([text])[0], self.config.count)
 
     def image(self, data: bytes) -> list[Hit]:

@@ -28,6 +28,7 @@ What = Literal["images", "texts"]
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 COLUMNS = {"images": ("image", "jpg", "bytes"), "texts": ("text", "caption")}
 FILES = 512  # pictures of a folder in a unit
+ROWS = 64  # of a table that are in memory at once
 MAX_PICTURE_BYTES = 100_000_000
 
 
@@ -178,19 +179,21 @@ def _rows(unit: Unit, what: What, column: str) -> Iterator[Item]:
             raise BadCollection(
                 f"embed: {where}: expected a column {column or ' or '.join(COLUMNS[what])}, found {', '.join(names[:20])}"
             )
-        first = sum(reader.metadata.row_group(group).num_rows for group in range(unit.row_group))
-        values = reader.read_row_group(unit.row_group, columns=[chosen])[chosen]
-    for row, value in enumerate(values, first):
-        found = value.as_py()
-        found = found.get("bytes") if isinstance(found, dict) else found
-        key = f"{unit.names[0] or unit.source}#{row}"
-        if what == "texts":
-            yield (
-                Item(key, found)
-                if isinstance(found, str)
-                else Item(key, "", "", f"expected a text, found {type(found).__name__}")
-            )
-        elif isinstance(found, bytes):
-            yield _picture(key, found)
-        else:
-            yield Item(key, b"", "", f"expected bytes, found {type(found).__name__}")
+        row = sum(reader.metadata.row_group(group).num_rows for group in range(unit.row_group))
+        try:
+            for batch in reader.iter_batches(ROWS, row_groups=[unit.row_group], columns=[chosen]):
+                for value in batch.column(0):
+                    yield _cell(f"{unit.names[0] or unit.source}#{row}", value.as_py(), what)
+                    row += 1
+        except (pa.ArrowInvalid, OSError) as error:
+            raise BadCollection(f"embed: {where}: row group {unit.row_group} can not be read: {error}") from None
+
+
+def _cell(key: str, found: Any, what: What) -> Item:
+    """A cell of a table, or Hugging Face's struct of bytes and path."""
+    found = found.get("bytes") if isinstance(found, dict) else found
+    if what == "texts":
+        return Item(key, found) if isinstance(found, str) else Item(key, "", "", f"expected a text, found {type(found).__name__}")
+    return (
+        _picture(key, found) if isinstance(found, bytes) else Item(key, b"", "", f"expected bytes, found {type(found).__name__}")
+    )

@@ -104,6 +104,12 @@ def decode(data: bytes, resolution: int) -> Image.Image | str:
     return datasets.decode(data)
 
 
+def check_two_towers(encoder: "Encoder") -> None:
+    """Raise BadCollection for a model that gives texts no vectors."""
+    if "logit_scale" not in encoder.facts():
+        raise collection.BadCollection(f"embed: expected a model with two towers for texts, found one of {encoder.objective}")
+
+
 def embed(encoder: "Encoder", unit: Unit, what: What, column: str, batch_size: int) -> pa.Table:
     """The rows of a unit."""
     found = collection.items(unit, what, column)

@@ -14,13 +14,16 @@ import torch
 
 from jobs import embed as embed_job
 from jobs import search as search_job
-from model import collection, embed
+from model import collection, embed, objectives
+from model.checkpoint import save_model
 from model.collection import BadCollection
 from model.embed import EmbedConfig
 from model.evaluate import datasets
 from model.search import Search
+from model.tokenizer import Tokenizer
 from pipeline.errors import InputError
 from tests.model.evaluation_set import encode, write_tar
+from tests.model.peers import small_vit
 from tests.model.test_evaluate_job import save_small_model
 
 
@@ -131,6 +134,11 @@ def test_what_can_not_be_embedded_is_told(root: Path, source: Path, tmp_path: Pa
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not")
     with pytest.raises(InputError, match="a Parquet file"):
         run(root, tmp_path / "bad.parquet")
+    data = bytearray((source / "table" / "rows.parquet").read_bytes())
+    data[100:3000] = bytes(2900)
+    (tmp_path / "damaged.parquet").write_bytes(data)
+    with pytest.raises(InputError, match="row group 0 can not be read"):
+        run(root, tmp_path / "damaged.parquet")
     with pytest.raises(InputError, match="expected a column pixels, found image, text"):
         run(root, source / "table", column="pixels", name="other")
     with pytest.raises(BadCollection, match=r"run jobs/embed.py first"):
@@ -200,6 +208,18 @@ def test_another_model_is_refused(root: Path, source: Path, tmp_path: Path) -> N
     path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "0" * 64}))
     with pytest.raises(InputError, match="embedded by another model"):
         search_job.main(search_job.SearchConfig(root=str(root), name="mixed-images", text="red"))
+
+
+def test_a_model_that_predicts_texts_gives_them_no_vectors(source: Path, tmp_path: Path) -> None:
+    config = replace(small_vit(), objective="caption")
+    tokenizer = Tokenizer.train(
+        ["a red text of red words"] * 3, vocab_size=config.text.vocab_size, context_length=config.text.context_length
+    )
+    config = replace(config, text=replace(config.text, vocab_size=tokenizer.vocab_size))
+    save_model(str(tmp_path / "model"), objectives.build(config), tokenizer, config, {"step": 1})
+    assert run(tmp_path, source / "tars")[0]["unreadable"] == 3
+    with pytest.raises(InputError, match="two towers for texts, found one of caption"):
+        run(tmp_path, source / "tars", what="texts")
 
 
 def test_workers_on_ray_make_the_same_rows(ray_address: str, root: Path, source: Path) -> None:
