@@ -7,13 +7,29 @@
 The query list must be there (jobs/build_queries.py). Stages that are finished are skipped; run the same command again
 after any failure. With --retry-failed the pictures that could not be fetched are tried once more where that may help
 (time-outs, names, connections, busy or failing servers; never what robots.txt, an owner or a 404 said); pictures that
-are there stay as they are, and only what new ones change is made anew.
+are there stay as they are, and only what new ones change is made anew. Beside the shards stand a dataset card (README.md)
+and its Croissant description (croissant.json).
 """
 
 import pyarrow as pa
 
 from jobs._cli import entry
-from pipeline import archives, balance, crawl, dedupe, download, draws, failures, fetch, match, overlap, schema, shard, tombstones
+from pipeline import (
+    archives,
+    balance,
+    card,
+    crawl,
+    dedupe,
+    download,
+    draws,
+    failures,
+    fetch,
+    match,
+    overlap,
+    schema,
+    shard,
+    tombstones,
+)
 from pipeline.config import RECIPES, DatasetConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset
@@ -71,6 +87,7 @@ def main(config: DatasetConfig) -> None:
         *balance.per_query_steps(trimming, "6_shards", trim_limits, "6_shards", "shard"),
     ]
     run_steps(steps, config.root, settings=config.run, events=events)
+    card.write(config.root, config.root.rstrip("/").rsplit("/", 1)[-1])
     events.flush()
 
 

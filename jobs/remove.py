@@ -9,7 +9,7 @@ of 4_images that holds such a pair is written again without it, and nothing else
 root/removed/diff-HASH.parquet (folder, shard, key, pair_id, and which kind of tombstone named it). Run it again after a
 failure. A domain stands for itself and every host below it, of pictures and of pages; a picture that is to go wherever it
 was found is named by --image-hashes, the sha256 of its bytes as served. Not rewritten: 1_candidates to 3_balanced, which hold
-URLs and texts, no pictures. Shards that were rewritten have fewer pairs; the next build_wit deals them anew.
+URLs and texts, no pictures. The dataset card is written anew. Shards that were rewritten have fewer pairs; the next build_wit deals them anew.
 """
 
 import io
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs._cli import entry
-from pipeline import hashing, storage, tombstones
+from pipeline import card, hashing, storage, tombstones
 from pipeline.errors import InputError
 from pipeline.manifest import Dataset, Manifest, Part
 from pipeline.parts import record_path, rewrite
@@ -111,6 +111,7 @@ def main(config: RemoveConfig) -> None:
     print(f"tombstones={path} rows={stones.num_rows}", flush=True)
     for name in FOLDERS:
         print(f"removed={remove(config.root, name, Tombstones.of(stones))} folder={name}", flush=True)
+    card.write(config.root, config.root.rstrip("/").rsplit("/", 1)[-1])
 
 
 def parquet(table: pa.Table) -> bytes:
