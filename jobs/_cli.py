@@ -5,6 +5,7 @@ exit    0 done, 2 a mistake of the user's (one line on stderr), 1 a fault of our
 
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
@@ -19,6 +20,7 @@ from pipeline.events import fail
 
 DUMMY = "__tyro-dummy-inner__"  # what tyro calls a config that is an option of no other
 SWITCHES = ("--retry-failed",)  # given without a value, unlike every other option
+NAMED = re.compile(rf"{DUMMY}\.(.*?)(│?)$", re.MULTILINE)  # up to the frame around the message
 
 
 def with_values(arguments: Sequence[str]) -> list[str]:
@@ -42,7 +44,7 @@ def parse(recipes: Mapping[str, Callable[[], Any]], manual: str | None, argument
                 choices, description=manual, args=with_values(arguments), config=(tyro.conf.FlagConversionOff,)
             )  # fmt: skip
     finally:
-        sys.stderr.write(said.getvalue().replace(f"{DUMMY}.", "--"))
+        sys.stderr.write(NAMED.sub(rf"--\1{' ' * (len(DUMMY) - 1)}\2", said.getvalue()))
 
 
 def check_root(root: str) -> None:

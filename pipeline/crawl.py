@@ -140,4 +140,4 @@ class Worker:
         return pa.concat_tables([LABELLED.empty_table(), *labelled])
 
 
-STAGE = Stage(name="crawl", version=2, shape="fanout", worker=Worker, writes=schema.CANDIDATES, plan=plan_map)
+STAGE = Stage(name="crawl", version=3, shape="fanout", worker=Worker, writes=schema.CANDIDATES, plan=plan_map)

@@ -53,7 +53,7 @@ def clean_fully(text: str) -> str:
 
 
 def _is_clean(text: str) -> bool:
-    """True for texts of which cheap signs say that only their white space may have to change."""
+    """True for texts of which cheap signs say that at most their white space has to change, which may bring up new signs."""
     if "&" in text and (ENTITY.search(text) or html.unescape(NESTED.sub("&amp;", text)) != text):
         return False
     if PLAIN.fullmatch(text):
@@ -68,10 +68,11 @@ def clean(text: str) -> str:
 
     Entities that were escaped twice are resolved too: the steps repeat until nothing changes.
     """
-    if _is_clean(text):
-        return " ".join(text.split())
-    if "&" in text and _is_clean(unescaped := html.unescape(NESTED.sub("&amp;", text))):
-        return " ".join(unescaped.split())
+    for candidate in (text, html.unescape(NESTED.sub("&amp;", text))) if "&" in text else (text,):
+        if _is_clean(candidate):
+            collapsed = " ".join(candidate.split())
+            if collapsed == candidate or _is_clean(collapsed):  # "Ã", a tab, a letter: broken only once the tab is a space
+                return collapsed
     return clean_fully(text)
 
 

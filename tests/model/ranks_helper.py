@@ -25,7 +25,9 @@ def _process(
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
     torch.save(function(rank, *arguments), folder / f"{rank}.pt")
+    dist.barrier()  # nobody takes the group away from under another's last step
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads were seen, once, to abort a process that was done and on its way out
 
 
 def run_ranks(world_size: int, folder: Path, function: Callable[..., Any], *arguments: Any) -> list[Any]:

@@ -145,6 +145,15 @@ def test_of_a_repeated_pair_the_first_place_stays_in_any_order() -> None:
     assert balance.repeated(table.take(pa.array([3, 2, 1, 0]))).tolist() == [False, True, True, True]
 
 
+def test_pairs_whose_hashes_collide_are_no_repeats_of_each_other() -> None:
+    one = matched(0).slice(0, 1).to_pylist()[0]
+    ids = ["a" * 16 + end * 16 for end in "0123"]  # the hash is of the first half
+    rows = [{**one, "pair_id": pair_id, "archive": archive} for archive in "bca" for pair_id in ids]
+    table = pa.Table.from_pylist(rows, schema.MATCHED)
+    assert balance.repeated(table).tolist() == [True] * 8 + [False] * 4
+    assert balance.repeated(table.slice(8)).tolist() == [False] * 4
+
+
 def test_repeats_are_labelled_before_the_limit_and_not_counted() -> None:
     pairs = matched(1)
     twice = pa.concat_tables([pairs, pairs])

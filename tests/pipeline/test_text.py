@@ -47,6 +47,8 @@ def random_texts(seed: int, alphabet: list[str]) -> list[str]:
         ("bro\x00ken \x07bell", "broken bell"),
         ("&" + "amp;" * 2400 + "lt;", "<"),
         ("&#38;AMP;#x26;ampamp;eacute;", "é"),
+        ("Caf\u00c3\t \u732b", "Cafà \u732b"),  # looks like a broken encoding only once the white space is one space
+        ("Caf\u00e9 &amp; Caf\u00c3\t \u732b", "Café & Cafà \u732b"),
     ],
 )
 def test_a_text_is_cleaned_as_a_person_would_read_it(raw: str, cleaned: str) -> None:
