@@ -9,7 +9,8 @@ of 4_images that holds such a pair is written again without it, and nothing else
 root/removed/diff-HASH.parquet (folder, shard, key, pair_id, and which kind of tombstone named it). Run it again after a
 failure. A domain stands for itself and every host below it, of pictures and of pages; a picture that is to go wherever it
 was found is named by --image-hashes, the sha256 of its bytes as served. Not rewritten: 1_candidates to 3_balanced, which hold
-URLs and texts, no pictures. The dataset card is written anew. Shards that were rewritten have fewer pairs; the next build_wit deals them anew.
+URLs and texts, no pictures. The dataset card is written anew. Shards that were rewritten have fewer pairs; the next build_wit
+deals them anew.
 """
 
 import io
