@@ -10,20 +10,17 @@ Run it again after any failure: parts that are there and follow from the same fi
 The last line is `rows=N unreadable=N`; what is unreadable is a row that says why, and makes no run fail.
 """
 
-import json
-import warnings
 from typing import Any
 
 import pyarrow as pa
 
+from jobs._actors import answer_of, over_actors
 from jobs._cli import entry, told
 from model import collection, embed
 from model.collection import BadCollection, Unit
 from model.embed import RECIPES, EmbedConfig
 from model.evaluate.config import EvaluateConfig
-from pipeline.errors import InputError
 
-MAX_DEATHS = 3  # of the actors of one unit
 Todo = list[tuple[int, Unit, str]]  # number, unit, what its part is made from
 
 
@@ -57,46 +54,7 @@ class Actor:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         (number,) = rows["number"].to_pylist()
-        try:
-            answer = {"facts": self.worker.make(number, *self.todo[number])}
-        except BadCollection as error:
-            answer = {"error": str(error)}
-        return pa.table({"answer": [json.dumps(answer)]})
-
-
-def over_actors(config: EmbedConfig, todo: Todo) -> list[dict[str, Any]]:
-    """Make the parts by --num-workers actors; each takes a GPU where the cluster has one for it."""
-    import ray
-    from ray.data import ActorPoolStrategy
-    from ray.exceptions import ActorDiedError, ActorUnavailableError, WorkerCrashedError
-    from ray.util.annotations import RayDeprecationWarning
-
-    from pipeline.runner import connect
-
-    connect()
-    workers = min(config.num_workers, len(todo))
-    num_gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
-    pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
-    numbers = [{"number": number} for number, _, _ in todo]
-    made = []
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RayDeprecationWarning)  # the only way that Ray 2.60 takes limits on restarts
-            parts = ray.data.from_items(numbers, override_num_blocks=len(todo)).map_batches(
-                Actor, batch_size=1, batch_format="pyarrow", num_cpus=1, num_gpus=num_gpus, compute=pool,
-                fn_constructor_args=(config, todo), max_restarts=MAX_DEATHS, max_task_retries=MAX_DEATHS,
-            )  # fmt: skip
-        for batch in parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
-            (answer,) = map(json.loads, batch["answer"].to_pylist())  # type: ignore[index]
-            if "error" in answer:
-                raise BadCollection(answer["error"])
-            made.append(answer["facts"])
-    except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
-        raise InputError(
-            f"embed: a worker died {MAX_DEATHS + 1} times on the same unit: killed for memory or a crash in a library; see its "
-            f"logs, run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
-        ) from error
-    return made
+        return answer_of(lambda: self.worker.make(number, *self.todo[number]), BadCollection)
 
 
 def main(config: EmbedConfig) -> None:
@@ -112,7 +70,8 @@ def main(config: EmbedConfig) -> None:
         print(f"embed            {len(units):,} units of {config.source_path}, {len(todo):,} to do", flush=True)
         parts = [part for part in found if part is not None]
         if todo and config.num_workers:
-            parts += over_actors(config, todo)
+            numbers = [number for number, _, _ in todo]
+            parts += over_actors("embed", Actor, (config, todo), numbers, config.num_workers, BadCollection)
         elif todo:
             worker = Worker(config)
             parts += [worker.make(*task) for task in todo]
