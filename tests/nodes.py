@@ -54,10 +54,18 @@ class Node:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
+    def stop(self) -> None:
+        """Every process stands still until `go_on`."""
+        self.send(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """After `stop`."""
+        self.send(signal.SIGCONT)
+
     def kill(self) -> None:
         """As if the machine lost its power."""
         family = self.family()
-        self.send(signal.SIGSTOP)  # none may start another meanwhile
+        self.stop()  # none may start another meanwhile
         for process in [*family, *self.family()]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
