@@ -137,11 +137,15 @@ def read(path: str) -> bytes:
             return file.read()
 
 
-def open_read(path: str) -> IO[bytes]:
-    """A seekable stream of the file, for readers that need a piece of it."""
+def open_read(path: str, *, ahead: bool = True) -> IO[bytes]:
+    """A seekable stream of the file, for readers that need a piece of it.
+
+    ahead: fetch from a store what may be read next, up to 50 MiB; without it each read is one request for its very bytes
+    """
+    cache = "readahead" if ahead else "none"
     with _told("read", path):
         if is_remote(path):
-            return cast(IO[bytes], _Remote(_patiently(lambda: filesystem(path).open(path, "rb"))))
+            return cast(IO[bytes], _Remote(_patiently(lambda: filesystem(path).open(path, "rb", cache_type=cache))))
         return open(path, "rb")
 
 

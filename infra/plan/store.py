@@ -2,7 +2,6 @@
 
 law     a whole file is a HEAD and a GET; a file that is not there a HEAD and a LIST; a small file written is a PUT, a large one a
         PUT for each piece and two more; a row group is a HEAD and up to three GETs (tail, footer, rows)
-law     a row group's read takes what follows it in the file too, up to READ_AHEAD: half the file and more, in the mean
 source  tests/infra/test_plan.py counts them at a store on loopback
 """
 
@@ -10,7 +9,6 @@ from typing import NamedTuple
 
 from pipeline.storage import PIECE_BYTES
 
-READ_AHEAD = 50 * 2**20  # s3fs's block, of its read-ahead cache
 TAIL_BYTES = 65_536  # that pyarrow reads from a Parquet file's end, in the hope that the footer is in it
 
 
@@ -46,5 +44,5 @@ def row_group(file_bytes: float, footer_bytes: float, groups: int) -> Traffic:
     if file_bytes <= TAIL_BYTES:
         return Traffic(gets=2, bytes_read=file_bytes)
     footers = 1 if footer_bytes > TAIL_BYTES else 0  # the tail did not hold it: it is asked for again
-    body = min(READ_AHEAD, (file_bytes - footer_bytes) * (groups + 1) / (2 * groups) + footer_bytes)
+    body = (file_bytes - footer_bytes) / groups
     return Traffic(gets=3 + footers, bytes_read=TAIL_BYTES + footers * footer_bytes + body)

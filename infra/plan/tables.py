@@ -9,7 +9,6 @@ from infra.plan.build import DECODED, FUNNEL, WORKER_BYTES, Plan, StepPlan, cost
 from infra.plan.check import Line, errors
 from infra.plan.config import BuildConfig, TrainPlanConfig
 from infra.plan.measured import Rate, to_json
-from infra.plan.store import READ_AHEAD
 from infra.plan.training import GPU_BYTES_PER_SECOND, OPTIMISER_BYTES, TrainPlan
 
 LEAST_SECONDS = 1.0  # of worker time, under which a prediction of it is told and not judged
@@ -94,7 +93,7 @@ def build_assumptions(config: BuildConfig, rates: Mapping[str, Rate], queries: i
         f"utilisation {config.utilisation:.0%} of cores and network; tasks of a step are equal, hosts evenly spread over buckets",
         f"network {config.node.network_gbit_per_second:g} Gbit/s a node; {config.archive_bytes_per_row:,.0f} bytes a link",
         f"a picture over the wire is {wire}; {config.head_share:.1%} of the queries are over the limit",
-        f"a row group of a file costs up to 4 requests and what follows it in the file, up to {READ_AHEAD / 2**20:.0f} MiB",
+        "a row group of a file costs up to 4 requests, the footer of the file and its own bytes",
         f"Ray Data starts {config.tasks_per_second:g} tasks a second; a worker holds {WORKER_BYTES / 1e9:g} GB, and its rows",
         f"nothing fails; every folder is kept {config.store.months:g} months; all nodes stay to the end; traffic between regions "
         "and to the web costs nothing; the query list is there",

@@ -15,7 +15,7 @@ from infra.plan.build import Queries, Volume
 from infra.plan.config import BuildConfig, CheckConfig, NodeConfig, StoreConfig
 from infra.plan.measured import Rate
 from infra.plan.steps import BY_FOLDER, BY_STAGE, STEPS
-from infra.plan.store import MISSING, READ_AHEAD, TAIL_BYTES, row_group, written
+from infra.plan.store import MISSING, TAIL_BYTES, row_group, written
 from pipeline import config as recipes
 from pipeline.errors import InputError
 from tests.infra.plan_root import PARTS, SURVIVAL, Law, write_root
@@ -84,14 +84,14 @@ def test_tasks_are_those_that_the_recipe_makes() -> None:
     made = build.volumes(400e6, 40_000, rates, recipe, Queries(500_000, 3.5, 0.032))
     tasks = {volume.step.stage: volume.tasks for volume in made.values()}
     assert tasks["crawl"] == tasks["match"] == 40_000
-    assert tasks["balance_count"] == tasks["balance"] == 4096
+    assert tasks["balance_count"] == tasks["balance"] == 1024
     assert tasks["balance_limits"] == 16
-    assert tasks["download"] == tasks["dedupe"] == 4096 * math.ceil(400e6 / 4096 / 10_000)
-    assert made["4_images"].chains == 4096
+    assert tasks["download"] == tasks["dedupe"] == 1024 * math.ceil(400e6 / 1024 / 10_000)
+    assert made["4_images"].chains == 1024
     assert tasks["shard"] == tasks["download"] // 4
     assert made["6_shards"].data_files == 2 * 40_000
     assert made["5_unique/_bands"].rows_out == 5 * 400e6
-    assert made["2_matched"].groups == 4096
+    assert made["2_matched"].groups == 1024
     assert made["5_unique/_counts"].tasks == 400
 
 
@@ -153,9 +153,9 @@ def test_requests_of_files_and_row_groups() -> None:
     assert tuple(MISSING)[:2] == (1, 1)
     assert row_group(1000, 100, 1) == (0, 2, 1000, 0)
     assert row_group(1e6, 1000, 4).gets == 3
-    assert row_group(1e6, 1000, 4).bytes_read == TAIL_BYTES + (1e6 - 1000) * (1 + 0.75 + 0.5 + 0.25) / 4 + 1000
+    assert row_group(1e6, 1000, 4).bytes_read == TAIL_BYTES + (1e6 - 1000) / 4
     assert row_group(1e9, 1e6, 4).gets == 4
-    assert row_group(1e9, 1e6, 4).bytes_read == TAIL_BYTES + 1e6 + READ_AHEAD
+    assert row_group(1e9, 1e6, 4).bytes_read == TAIL_BYTES + 1e6 + (1e9 - 1e6) / 4
 
 
 @pytest.mark.parametrize("start", [0.0, 30.0])
