@@ -53,7 +53,7 @@ def over_actors(
         parts = rows.map_batches(
             actor, batch_size=1, batch_format="pyarrow", num_cpus=1, num_gpus=num_gpus, fn_constructor_args=given,
             compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1),
-            max_restarts=MAX_DEATHS, max_task_retries=MAX_DEATHS,
+            max_restarts=MAX_DEATHS, max_task_retries=-1,  # restarts are what is counted: see pipeline/runner.py
         )  # fmt: skip
     found = []
     try:

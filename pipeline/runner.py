@@ -6,9 +6,9 @@ law     running the same command again after any failure does only what is missi
         that it was made from the same inputs with the same settings, and its files are what the record says
 law     what ran where, in which order and how often changes nothing in the manifest's hash
 Ray     one row per chain of parts (most are of one) travels through Ray Data, never the data. Light stages are tasks, the
-        others actors; a part may kill its worker at most `max_restarts` times more than once, because Ray Data would
-        otherwise retry it for ever. What is the user's business (InputError) comes back as a value, so that the other parts
-        finish and one clear line is shown.
+        others actors; a part may kill its worker at most `max_restarts` times more than once in one execution, because Ray
+        Data would otherwise retry it for ever. What is the user's business (InputError) comes back as a value, so that the
+        other parts finish and one clear line is shown.
 """
 
 import json
@@ -33,6 +33,8 @@ from pipeline.parts import Job, PartMaker, write_part
 from pipeline.progress import Progress
 from pipeline.stage import Input, Stage, Step, Task, chains, plan_group, plan_map
 
+MAX_EXECUTIONS = 20  # of one stage, each of which made something
+ROW = pa.schema([("name", pa.string()), ("part", pa.string()), ("error", pa.string())])  # what a worker says of a part
 Execute = Callable[[Job, Sequence[tuple[Task, str]], RunConfig], Iterable[Part | InputError]]
 
 
@@ -192,12 +194,38 @@ def in_process(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfi
 
 
 def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
-    """The parts, made by a pool of workers, in the order in which they are ready."""
+    """The parts, made by a pool of workers, in the order in which they are ready.
+
+    A worker that died for good ends Ray Data's execution. What is left then goes into another one, as long as each makes parts:
+    nodes may go as often as they like; a part that kills every worker is soon the only one that is left.
+    """
     if not pending:
         return
     connect()
-    import ray
     from ray.exceptions import ActorDiedError, ActorUnavailableError, WorkerCrashedError
+
+    left = {task.part: (task, made_from) for task, made_from in pending}
+    for executions in range(MAX_EXECUTIONS):
+        before = len(left)
+        if not left:
+            return
+        try:
+            for part, result in _execute(job, list(left.values()), settings):
+                del left[part]
+                yield result
+        except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
+            if len(left) == before or executions + 1 == MAX_EXECUTIONS:
+                raise InputError(
+                    f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part: killed for memory, or "
+                    "a crash in a library; see Ray's logs and run the same command again to go on. "
+                    f"Ray says: {str(error).splitlines()[0]}"
+                ) from error
+            print(f"{job.stage.name:<16} a worker or its node is gone for good; going on with {len(left):,} parts", flush=True)
+
+
+def _execute(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[tuple[str, Part | InputError]]:
+    """One execution of Ray Data: each part by its name, as soon as it is ready."""
+    import ray
     from ray.util.annotations import RayDeprecationWarning
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
@@ -209,16 +237,10 @@ def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -
         parts = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             batch_size=1, batch_format="pyarrow", num_cpus=job.stage.num_cpus, **_pool(job, pending, workers, settings)
         )  # fmt: skip
-    try:
-        batches: Iterator[Any] = iter(parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"))
-        for batch in batches:
-            (row,) = batch.to_pylist()
-            yield InputError(row["error"]) if row["error"] else Part.from_json(row["part"].encode())
-    except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
-        raise InputError(
-            f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part: killed for memory, or a crash "
-            f"in a library; see Ray's logs and run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
-        ) from error
+    batches: Iterator[Any] = iter(parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"))
+    for batch in batches:
+        (row,) = batch.to_pylist()
+        yield row["name"], InputError(row["error"]) if row["error"] else Part.from_json(row["part"].encode())
 
 
 def _pool(job: Job, pending: Sequence[tuple[Task, str]], workers: int, settings: RunConfig) -> dict[str, Any]:
@@ -233,7 +255,8 @@ def _pool(job: Job, pending: Sequence[tuple[Task, str]], workers: int, settings:
     # No other operator wants CPUs, so a pool that takes them all cannot starve one (Ray issue 44687). It starts whole and may
     # shrink to one: a cluster that lost a node goes on.
     pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
-    limits = {"max_restarts": tries, "max_task_retries": tries}
+    # Restarts are what is counted. While Ray has not yet noticed that a node is gone each call to its actors fails at once.
+    limits = {"max_restarts": tries, "max_task_retries": -1}
     return {"fn": RayPartMaker, "fn_constructor_args": (job,), "compute": pool, **limits}
 
 
@@ -252,8 +275,9 @@ class RayPartMaker:
             there = self.maker.committed(task, made_from) if task.chain else None
             result = there or _make(self.maker, task, made_from)
             failed = isinstance(result, InputError)
-            row = {"part": None if failed else canonical(asdict(result)).decode(), "error": str(result) if failed else None}
-            yield pa.Table.from_pylist([row], pa.schema([("part", pa.string()), ("error", pa.string())]))
+            part = None if failed else canonical(asdict(result)).decode()
+            row = {"name": task.part, "part": part, "error": str(result) if failed else None}
+            yield pa.Table.from_pylist([row], ROW)
 
 
 def _make_row(rows: pa.Table, job: Job, inputs: str) -> Iterator[pa.Table]:
