@@ -111,13 +111,15 @@ class LinkConfig:
 
     gpus_per_node: int = 8
     inside_gbytes_per_second: float = 300.0  # of a rank's ring inside a node (NVLink)
-    between_gbytes_per_second: float = 40.0  # of a node to the next, all its network cards together
+    between_gbytes_per_second: float = 0.0  # of a node to the next, all its cards together; 0: --node.network-gbit-per-second
     latency_seconds: float = 15e-6  # of one message of a ring
 
     def __post_init__(self) -> None:
         require(self.gpus_per_node > 0, f"links: gpus_per_node must be at least 1, found {self.gpus_per_node}")
-        rates = (self.inside_gbytes_per_second, self.between_gbytes_per_second)
-        require(min(rates) > 0, f"links: rates must be above 0, found {rates}")
+        require(
+            self.inside_gbytes_per_second > 0 and self.between_gbytes_per_second >= 0,
+            f"links: rates must not be negative, found {self.inside_gbytes_per_second} and {self.between_gbytes_per_second}",
+        )
         require(self.latency_seconds >= 0, f"links: latency_seconds must not be negative, found {self.latency_seconds}")
 
 

@@ -11,11 +11,13 @@ silent  one job on the links; no stragglers but the `slowest_rank`; no congestio
 source  Thakur et al. 2005, on the cost of rings
 """
 
+from collections.abc import Sequence
+from math import sqrt
 from typing import NamedTuple
 
 FLOAT_BYTES = 4
 GATHERED = 2  # tensors of features: images and texts
-SMALL_REDUCES = 2  # of a few bytes each step: the loss, a clock; their latency only
+SMALL_REDUCES = 1  # of a few bytes each step: the loss; its latency only
 
 
 class Ring(NamedTuple):
@@ -31,6 +33,19 @@ class Ring(NamedTuple):
     def reduce(self, ranks: int, total_bytes: float) -> float:
         """All-reduce of a buffer of so many bytes."""
         return 2 * self.gather(ranks, total_bytes)
+
+
+class Links(NamedTuple):
+    """The rings of the three collectives: alike in theory, not in every library."""
+
+    gather: Ring
+    scatter: Ring
+    reduce: Ring
+
+    @classmethod
+    def alike(cls, ring: Ring) -> "Links":
+        """The same ring for all."""
+        return cls(ring, ring, ring)
 
 
 class Work(NamedTuple):
@@ -57,7 +72,7 @@ class Step(NamedTuple):
 
 
 def step(
-    work: Work, ring: Ring, *, ranks: int, rank_pairs: float, embed_dim: int, num_weights: float, overlap: float = 0.0,
+    work: Work, links: Links, *, ranks: int, rank_pairs: float, embed_dim: int, num_weights: float, overlap: float = 0.0,
     slowest_rank: float = 1.0,
 ) -> Step:  # fmt: skip
     """The step of `ranks` ranks with `rank_pairs` pairs each."""
@@ -65,12 +80,34 @@ def step(
         raise ValueError(f"plan: a step needs ranks and pairs, found {ranks} and {rank_pairs}")
     feature_bytes = ranks * rank_pairs * embed_dim * FLOAT_BYTES
     compute = work.seconds_per_pair * rank_pairs * slowest_rank
-    reduced = ring.reduce(ranks, num_weights * FLOAT_BYTES)
-    small = SMALL_REDUCES * ring.reduce(ranks, 0)
+    reduced = links.reduce.reduce(ranks, num_weights * FLOAT_BYTES)
+    small = SMALL_REDUCES * links.reduce.reduce(ranks, 0)
     return Step(
         compute=compute,
         loss=work.seconds_per_logit * rank_pairs * rank_pairs * ranks,
-        gather=2 * GATHERED * ring.gather(ranks, feature_bytes),
+        gather=GATHERED * (links.gather.gather(ranks, feature_bytes) + links.scatter.gather(ranks, feature_bytes)),
         gradients=max(reduced - overlap * compute * 2 / 3, reduced * (1 - overlap)) + small,
         fixed=work.seconds_per_step,
     )
+
+
+def fit_ring(samples: Sequence[tuple[int, float, float]], rounds: int) -> Ring:
+    """The ring that explains (ranks, bytes in all, seconds) best; rounds: 1 of a gather, 2 of an all-reduce.
+
+    Squares of errors count over the seconds, so that neither the smallest nor the largest decides alone. Neither number is
+    negative: where one would be, the other explains everything.
+    """
+    points = [
+        ((n - 1) * rounds / sqrt(t), (n - 1) / n * size * rounds / sqrt(t), sqrt(t)) for n, size, t in samples if n > 1 and t > 0
+    ]
+    if not points:
+        raise ValueError("plan: a ring is fitted to samples of two ranks and more")
+    aa, bb, ab = (sum(p[i] * p[j] for p in points) for i, j in ((0, 0), (1, 1), (0, 1)))
+    a, b = (sum(p[i] * p[2] for p in points) for i in (0, 1))
+    determinant = aa * bb - ab * ab
+    if determinant > 1e-9 * aa * bb:
+        message, byte = (a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant
+        if message >= 0 and byte >= 0:
+            return Ring(message, byte)
+    alone = [Ring(a / aa, 0.0)] + ([Ring(0.0, b / bb)] if bb else [])
+    return min(alone, key=lambda ring: sum((ring[0] * p[0] + ring[1] * p[1] - p[2]) ** 2 for p in points))

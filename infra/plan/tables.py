@@ -9,7 +9,7 @@ from infra.plan.build import DECODED, FUNNEL, WORKER_BYTES, Plan, StepPlan, cost
 from infra.plan.check import Line, errors
 from infra.plan.config import BuildConfig, TrainPlanConfig
 from infra.plan.measured import Rate, to_json
-from infra.plan.training import GPU_BYTES_PER_SECOND, OPTIMISER_BYTES, TrainPlan
+from infra.plan.training import GPU_BYTES_PER_SECOND, OPTIMISER_BYTES, TrainPlan, between
 
 LEAST_SECONDS = 1.0  # of worker time, under which a prediction of it is told and not judged
 UNITS = (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
@@ -149,7 +149,7 @@ def train_assumptions(config: TrainPlanConfig, plans: Sequence[TrainPlan]) -> li
         f"{first.num_steps:,} steps: {config.epochs:g} epochs of {config.pairs:,.0f} pairs; a GPU does {speed}",
         f"a rank with fewer pairs computes as fast a pair; the slowest rank takes {config.slowest_rank:g} times the mean",
         f"rings: {links.inside_gbytes_per_second:g} GB/s inside a node of {links.gpus_per_node}, "
-        f"{links.between_gbytes_per_second:g} between nodes, {links.latency_seconds * 1e6:g} us a message; no congestion",
+        f"{between(config):g} between nodes, {links.latency_seconds * 1e6:g} us a message; no congestion",
         f"gradients and features travel as float32; {config.overlap:.0%} of the gradients' reduction hides behind the way back",
         f"the optimiser moves {OPTIMISER_BYTES:g} bytes a weight at {GPU_BYTES_PER_SECOND / 1e12:g} TB/s",
         f"a core decodes {config.decoded_pairs_per_core:,.0f} pairs/s; a pair is {config.bytes_per_pair:,.0f} bytes; every "

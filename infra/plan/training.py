@@ -9,8 +9,8 @@ source  step_time.py; model/flops.py
 from dataclasses import dataclass
 from math import ceil
 
-from infra.plan.config import LinkConfig, TrainPlanConfig
-from infra.plan.step_time import Ring, Step, Work, step
+from infra.plan.config import TrainPlanConfig
+from infra.plan.step_time import Links, Ring, Step, Work, step
 from model.config import TrainConfig
 from model.flops import PASSES, flops_per_pair, num_weights
 from model.recipes import RECIPES
@@ -39,11 +39,18 @@ class TrainPlan:
     cost: float
 
 
-def ring(links: LinkConfig, gpus: int) -> Ring:
-    """The ring of so many GPUs."""
-    is_inside = gpus <= links.gpus_per_node
-    gbytes = links.inside_gbytes_per_second if is_inside else min(links.inside_gbytes_per_second, links.between_gbytes_per_second)
-    return Ring(links.latency_seconds, 1 / (gbytes * 1e9))
+def between(config: TrainPlanConfig) -> float:
+    """GB/s from a node to the next."""
+    return config.links.between_gbytes_per_second or config.node.network_gbit_per_second / 8
+
+
+def links_of(config: TrainPlanConfig, gpus: int) -> Links:
+    """The rings of so many GPUs."""
+    links = config.links
+    gbytes = links.inside_gbytes_per_second
+    if gpus > links.gpus_per_node:
+        gbytes = min(gbytes, between(config))
+    return Links.alike(Ring(links.latency_seconds, 1 / (gbytes * 1e9)))
 
 
 def recipe_of(config: TrainPlanConfig) -> TrainConfig:
@@ -61,11 +68,16 @@ def flops_of(recipe: TrainConfig) -> float:
     return flops
 
 
+def logit_flops(embed_dim: int) -> float:
+    """Operations of one pair of logits, image to text and back, in the loss and its gradient."""
+    return 2 * LOGIT_PASSES * 2.0 * embed_dim
+
+
 def work(config: TrainPlanConfig, recipe: TrainConfig, weights: int) -> Work:
     """What one GPU does for a pair, a logit, a step."""
     flops_per_second = config.peak_tflops * 1e12 * config.mfu
     per_pair = 1 / config.pairs_per_second if config.pairs_per_second else PASSES * flops_of(recipe) / flops_per_second
-    per_logit = 2 * LOGIT_PASSES * 2.0 * recipe.model.embed_dim / flops_per_second
+    per_logit = logit_flops(recipe.model.embed_dim) / flops_per_second
     return Work(per_pair, per_logit, weights * OPTIMISER_BYTES / GPU_BYTES_PER_SECOND)
 
 
@@ -82,9 +94,9 @@ def _on(gpus: int, config: TrainPlanConfig, recipe: TrainConfig, each: Work, wei
     if batch % gpus:
         raise InputError(f"plan: the batch must be a multiple of the GPUs, found {batch:,} and {gpus}")
     embed_dim = recipe.model.embed_dim
-    one = step(each, ring(config.links, 1), ranks=1, rank_pairs=batch / gpus, embed_dim=embed_dim, num_weights=weights)
+    one = step(each, links_of(config, 1), ranks=1, rank_pairs=batch / gpus, embed_dim=embed_dim, num_weights=weights)
     taken = step(
-        each, ring(config.links, gpus), ranks=gpus, rank_pairs=batch / gpus, embed_dim=embed_dim, num_weights=weights,
+        each, links_of(config, gpus), ranks=gpus, rank_pairs=batch / gpus, embed_dim=embed_dim, num_weights=weights,
         overlap=config.overlap, slowest_rank=config.slowest_rank if gpus > 1 else 1.0,
     )  # fmt: skip
     node = config.node

@@ -9,7 +9,7 @@ import pytest
 
 from infra.plan import training
 from infra.plan.config import LinkConfig, NodeConfig, TrainPlanConfig
-from infra.plan.step_time import Ring, Work, step
+from infra.plan.step_time import Links, Ring, Work, fit_ring, step
 from model.flops import flops_per_pair, num_weights
 from model.recipes import MODELS
 from pipeline.errors import InputError
@@ -23,21 +23,21 @@ def config(**values: Any) -> TrainPlanConfig:
 
 def test_a_step_by_hand() -> None:
     """4 ranks of 10 pairs, 5 wide, 100 weights; a message 1 s, a byte 0.01 s."""
-    got = step(Work(2.0, 0.001, 7.0), Ring(1.0, 0.01), ranks=4, rank_pairs=10, embed_dim=5, num_weights=100)
+    got = step(Work(2.0, 0.001, 7.0), Links.alike(Ring(1.0, 0.01)), ranks=4, rank_pairs=10, embed_dim=5, num_weights=100)
     assert got.compute == 20.0
     assert got.loss == pytest.approx(0.001 * 10 * 40)
     # Two tensors of 4 x 10 x 5 x 4 = 800 bytes, there and back: 3 messages and 600 bytes each.
     assert got.gather == pytest.approx(4 * (3 + 6.0))
-    # An all-reduce of 400 bytes: 6 messages and 2 x 300 bytes; and two of nothing: 6 messages each.
-    assert got.gradients == pytest.approx(6 + 6.0 + 2 * 6)
+    # An all-reduce of 400 bytes: 6 messages and 2 x 300 bytes; and one of nothing: 6 messages.
+    assert got.gradients == pytest.approx(6 + 6.0 + 6)
     assert got.fixed == 7.0
-    assert got.total == pytest.approx(20 + 0.4 + 36 + 24 + 7)
+    assert got.total == pytest.approx(20 + 0.4 + 36 + 18 + 7)
 
 
 def test_what_overlaps_hides_behind_the_way_back_and_no_further() -> None:
     sizes = {"ranks": 4, "rank_pairs": 10, "embed_dim": 5, "num_weights": 100}
     plain, half, long = (
-        step(Work(work, 0.0, 0.0), Ring(0.0, 0.01), **sizes, overlap=overlap)
+        step(Work(work, 0.0, 0.0), Links.alike(Ring(0.0, 0.01)), **sizes, overlap=overlap)
         for work, overlap in ((2.0, 0.0), (2.0, 0.5), (0.06, 1.0))
     )
     assert plain.gradients == pytest.approx(6.0)
@@ -50,12 +50,25 @@ def test_a_step_of_one_rank_sends_nothing_and_better_links_are_never_slower(seed
     draw = np.random.default_rng(seed)
     work = Work(*draw.uniform(1e-6, 1e-3, 3).tolist())
     sizes = {"rank_pairs": float(draw.integers(1, 1000)), "embed_dim": 512, "num_weights": float(draw.integers(1, 10**8))}
-    one = step(work, Ring(1.0, 1.0), ranks=1, **sizes)
+    one = step(work, Links.alike(Ring(1.0, 1.0)), ranks=1, **sizes)
     assert (one.gather, one.gradients) == (0.0, 0.0)
-    totals = [step(work, Ring(1e-5 * slower, 1e-10 * slower), ranks=64, **sizes).total for slower in (1, 2, 10)]
+    totals = [step(work, Links.alike(Ring(1e-5 * slower, 1e-10 * slower)), ranks=64, **sizes).total for slower in (1, 2, 10)]
     assert totals == sorted(totals)
-    weak = [step(work, Ring(1e-5, 1e-10), ranks=ranks, **sizes).total for ranks in (1, 2, 4, 8, 256)]
+    weak = [step(work, Links.alike(Ring(1e-5, 1e-10)), ranks=ranks, **sizes).total for ranks in (1, 2, 4, 8, 256)]
     assert all(before < after for before, after in pairwise(weak)), "at a fixed share of the batch more ranks only add"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_ring_is_found_again_from_what_it_costs(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    ring = Ring(float(draw.uniform(1e-6, 1e-3)), float(draw.uniform(1e-11, 1e-8)))
+    sizes = [(n, float(size)) for n in (2, 4) for size in (1e3, 1e5, 1e7)]
+    assert fit_ring([(n, size, ring.gather(n, size)) for n, size in sizes], 1) == pytest.approx(ring)
+    assert fit_ring([(n, size, ring.reduce(n, size)) for n, size in sizes], 2) == pytest.approx(ring)
+    falling = fit_ring([(n, size, 1e-3 / size) for n, size in sizes], 1)
+    assert min(falling) >= 0
+    with pytest.raises(ValueError, match="two ranks and more"):
+        fit_ring([(1, 10.0, 1.0)], 1)
 
 
 def test_a_run_by_hand() -> None:
