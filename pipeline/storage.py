@@ -137,11 +137,12 @@ def read(path: str) -> bytes:
             return file.read()
 
 
-def open_read(path: str) -> IO[bytes]:
-    """A seekable stream of the file, for readers that need a piece of it."""
+def open_read(path: str, *, exact: bool = False) -> IO[bytes]:
+    """A seekable stream of the file, for readers that need a piece of it; exact: of a remote one nothing is read ahead."""
     with _told("read", path):
         if is_remote(path):
-            return cast(IO[bytes], _Remote(_patiently(lambda: filesystem(path).open(path, "rb"))))
+            cache = {"cache_type": "none"} if exact else {}
+            return cast(IO[bytes], _Remote(_patiently(lambda: filesystem(path).open(path, "rb", **cache))))
         return open(path, "rb")
 
 
