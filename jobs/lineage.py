@@ -23,9 +23,9 @@ from datetime import datetime
 from typing import Any
 
 from jobs._cli import entry
-from pipeline import archives, lineage, provenance, storage, tombstones, urls
+from pipeline import archives, lineage, provenance, tombstones, urls
 from pipeline.errors import InputError
-from pipeline.lineage import CANDIDATES, Root, Step, Trace
+from pipeline.lineage import CANDIDATES, IMAGES, Root, Step, Trace
 from pipeline.lookup import Row
 
 MAX_ROWS = 20  # of a step, that are printed; --json True has all
@@ -131,10 +131,12 @@ def lines(trace: Trace, found: list[Row]) -> Iterator[str]:
 def main(config: LineageConfig) -> None:
     """Trace; print."""
     pair_ids, image_urls = asked(config)
-    if storage.size(storage.join(config.root, "4_images", "_MANIFEST.json")) is None:
-        raise InputError(f"lineage: {config.root}: expected a root with a finished 4_images, found none; check --root")
-    traces = lineage.trace(config.root, pair_ids, image_urls, lambda line: print(line, file=sys.stderr, flush=True))
     root = Root(config.root)
+    if not any(root.open(folder) for folder in (CANDIDATES, IMAGES)):
+        raise InputError(
+            f"lineage: {config.root}: expected a root with a finished {CANDIDATES} or {IMAGES}, found none; check --root"
+        )
+    traces = lineage.trace(config.root, pair_ids, image_urls, lambda line: print(line, file=sys.stderr, flush=True))
     for trace in traces:
         found = records(root, trace) if config.show_record else []
         if config.json:

@@ -86,7 +86,7 @@ class Root:
     def __init__(self, root: str):
         self.root = root
         self.open = cache(self._open)
-        self.diffs = cache(lambda: _by_id(tombstones.read_diffs(root)))
+        self.diffs = cache(lambda: _by_id(tombstones.read_diffs(root)))  # pair_id -> what removals took out
         self.groups = cache(self._groups)
 
     def _open(self, folder: str) -> Dataset | None:
@@ -109,6 +109,10 @@ class Root:
         """The settings that a finished folder was made with."""
         dataset = self.open(folder)
         return {} if dataset is None else dict(dataset.manifest.fingerprint.get("config", {}))
+
+    def removals(self, folder: str, pair_id: str) -> list[Row]:
+        """How a pair was taken out of a folder."""
+        return [row for row in self.diffs().get(pair_id, []) if row["folder"] == folder]
 
     def bucket(self, url: str) -> int | None:
         """The bucket of a URL's host; None where pairs have none (folders that were taken in)."""
@@ -255,7 +259,7 @@ def _fetched(root: Root, traces: Sequence[Trace]) -> None:
         for files in (lookup.rows, lookup.logs, lookup.samples)
     )
     for one in traces:
-        rows, gone = found.get(one.pair_id, ()), root.diffs().get(one.pair_id, [])
+        rows, gone = found.get(one.pair_id, ()), root.removals(IMAGES, one.pair_id)
         one.part = rows[0]["part"] if rows else task.get(one.pair_id, (one.known["part"], 0))[0]
         left = [] if rows else [*_left(images, *task.get(one.pair_id, ("", 0))), *sampled.get(one.pair_id, [])]
         fate = KEPT if rows else left[0]["drop"] if left else REMOVED if gone else NOT_FOUND
@@ -330,7 +334,7 @@ def _sharded(root: Root, traces: Sequence[Trace]) -> None:
     parts = {name for name, dealt in root.groups().items() if dealt & {one.part for one in traces}}
     found = _by_id(find(dataset, "pair_id", _ids(traces), parts=parts))
     for one in traces:
-        rows, gone = found.get(one.pair_id, ()), root.diffs().get(one.pair_id, [])
+        rows, gone = found.get(one.pair_id, ()), root.removals(SHARDS, one.pair_id)
         one.steps.append(Step(SHARDS, KEPT if rows else REMOVED if gone else NOT_FOUND, rows, () if rows else gone))
 
 

@@ -204,11 +204,6 @@ class Dataset:
                 return pq.read_table(io.BytesIO(self._bytes(file)))
         return None
 
-    def read_log(self, name: str) -> pa.Table | None:
-        """The log of a part, the newest last where a row is in several; None where its stage keeps none."""
-        tables = [pq.read_table(io.BytesIO(self._bytes(file))) for file in self.parts[name].logs]
-        return pa.concat_tables(tables) if tables else None
-
     def read_dropped(self) -> pa.Table | None:
         """The samples of dropped rows of all parts, with their column `drop`; None where nothing was dropped."""
         files = [file for part in self.manifest.parts for file in part.files if file.name.startswith("_dropped/")]

@@ -183,10 +183,20 @@ def test_what_was_removed_is_told_with_the_tombstone(built: MiniConfig, tmp_path
     for pair, kind in zip(kept, ("pair_id", "url"), strict=False):
         assert lineage.fate(gone[pair]) == "removed 4_images"
         assert (step(gone[pair], "6_shards").fate, gone[pair].named_by) == ("removed", kind)
-        (diff,) = [fact for fact in step(gone[pair], "6_shards").facts if fact["folder"] == "6_shards"]
+        (diff,) = step(gone[pair], "6_shards").facts
         (row,) = before[pair].rows("6_shards")
         assert (f"{diff['shard']}.parquet", diff["key"]) == (row["file"], row["key"])
         assert step(gone[pair], "4_images").facts[0]["last_status"] == 200, "when it was fetched is still known"
+
+
+def test_an_unfinished_root_tells_how_far_it_is(built: MiniConfig, tmp_path: Path):
+    shutil.copytree(built.root, tmp_path / "root")
+    pair = kept_pairs(built.root)[0]
+    for folder in ("6_shards", "5_unique", "4_images", "3_balanced", "2_matched"):
+        shutil.rmtree(tmp_path / "root" / folder)
+        found = traces(str(tmp_path / "root"), pair)[pair]
+        assert (found.steps[-1].folder, found.steps[-1].fate) == (folder, "not_finished")
+        assert all(one.fate == "kept" for one in found.steps[:-1])
 
 
 def test_what_a_later_build_left_out_was_removed(built: MiniConfig, tmp_path: Path):
@@ -257,7 +267,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"urls": ("ftp://a.test/",)}, r"expected an http\(s\) URL of an image, found 'ftp://a\.test/'"),
     ({"pair_ids": ("0" * 32,)}, "1 of those named are in no folder of .*, the first: 0000"),
     ({"urls": ("http://nowhere.test/x.jpg",)}, r"in no folder of .*, the first: http://nowhere\.test/x\.jpg"),
-    ({"pair_ids": ("0" * 32,), "root": "/nonexistent"}, "expected a root with a finished 4_images, found none"),
+    ({"pair_ids": ("0" * 32,), "root": "/nonexistent"}, "expected a root with a finished 1_candidates or 4_images, found none"),
 ]
 
 
