@@ -243,6 +243,7 @@ class TrainConfig:
     text_groups: int = free(1)  # texts are encoded in so many groups of like length: saves a CPU the padding
     shard_weights: bool = free(False)  # cut blocks over the ranks (FSDP2), for towers that do not fit a GPU
     num_workers: int = free(1)  # ranks
+    min_workers: int = free(0)  # ranks that it goes on with while machines are missing; 0: as many as num_workers
     cpus_per_worker: int = free(1)
     use_gpu: bool = free(False)
     checkpoint_every_steps: int = 1000  # also when each rank's BatchNorm statistics are averaged
@@ -253,6 +254,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         require(self.num_workers > 0, f"train: num_workers must be at least 1, found {self.num_workers}")
+        require(
+            0 <= self.min_workers <= self.num_workers,
+            f"train: min_workers must be from 0 to num_workers, found {self.min_workers} and {self.num_workers}",
+        )
         require(self.text_groups > 0, f"train: text_groups must be at least 1, found {self.text_groups}")
         require(self.global_batch > 0, f"train: global_batch must be at least 1, found {self.global_batch}")
         require(self.micro_batch >= 0, f"train: micro_batch must not be negative, found {self.micro_batch}")

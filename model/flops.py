@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 
+from model.clip import CLIP
 from model.config import RESNET_EXPANSION, ClipConfig, ResNetConfig, VitConfig
 
 PASSES = 3  # of forward's operations
@@ -82,6 +83,12 @@ def flops_per_pair(config: ClipConfig) -> float | None:
     )
     text = config.text
     return image + transformer(text.context_length, text.width, text.layers) + 2.0 * text.width * config.embed_dim
+
+
+def num_weights(config: ClipConfig) -> int:
+    """Weights of the towers and the scale, counted without making them."""
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in CLIP(config).parameters())
 
 
 def peak_of(device: torch.device, precision: str) -> Peak:

@@ -3,11 +3,13 @@
 law     all ranks call the same functions in the same order
 """
 
+import os
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import TCPStore  # what torch.distributed.TCPStore is, where type checkers find it
 
 
 class Ranks(NamedTuple):
@@ -23,6 +25,27 @@ def here(device: torch.device) -> Ranks:
     if dist.is_available() and dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size(), device)
     return Ranks(0, 1, device)
+
+
+def usable(world_size: int, num_lanes: int) -> int:
+    """The most ranks up to `world_size` that share the lanes evenly."""
+    return next(size for size in range(world_size, 0, -1) if num_lanes % size == 0)
+
+
+def keep_first(size: int, ranks: Ranks) -> bool:
+    """Make the process group anew, of the first `size` ranks only. -> whether this rank is one of them
+
+    Needs MASTER_ADDR, the host of rank 0, which every launcher sets.
+    """
+    host, backend = os.environ["MASTER_ADDR"], dist.get_backend()
+    store = TCPStore(host, 0, size, is_master=True, wait_for_workers=False) if ranks.rank == 0 else None
+    port = int(broadcast_bytes(str(store.port if store else 0).encode(), ranks))
+    dist.destroy_process_group()
+    if ranks.rank >= size:
+        return False
+    store = store or TCPStore(host, port, size, is_master=False)
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=size)
+    return True
 
 
 def broadcast_bytes(data: bytes, ranks: Ranks) -> bytes:

@@ -4,8 +4,8 @@ in      tensors and bytes by file name, of one step
 out     a step's folder as model/checkpoint.py describes it: files, then the manifest; older ones are removed after it
 law     what is written is the state at the call, whatever the steps after it do; at most one checkpoint is being written
 law     the writer's error is raised by the next step's `check`, not at the end of the run
-law     the run's last checkpoint is always written; of the others one is left out, and this is told, where waiting for the one
-        before it would take more than the budget: a share of the run's time so far
+law     a checkpoint that must be (the run's last) is always written; of the others one is left out, and this is told, where
+        waiting for the one before it would take more than the budget: a share of the run's time so far
 cost    memory: the state once more on the host (kept, and written over each time), and once packed while it is written
 """
 
@@ -56,12 +56,12 @@ class Saver:
             wait([self._pending])
         self.check()
 
-    def has_room(self, step: int, *, is_last: bool) -> bool:
-        """Whether the step's checkpoint is to be written: waits for the one before, as long as the budget allows."""
+    def has_room(self, step: int, *, must: bool) -> bool:
+        """Whether the step's checkpoint is to be written: waits for the one before, as long as the budget allows or it must."""
         started = time.monotonic()
         if self._pending is not None:
             left = self._budget * (started - self._start) - self.lost_seconds
-            wait([self._pending], None if is_last or self._budget >= WAIT_FOR_EVER else max(0.0, left))
+            wait([self._pending], None if must or self._budget >= WAIT_FOR_EVER else max(0.0, left))
         room = self._pending is None or self._pending.done()
         if room:
             self.check()

@@ -36,6 +36,9 @@ from model.tokenizer import Tokenizer
 from model.trackers import Trackers
 
 Report = Callable[[Event], None]
+Notice = Callable[[], str | None]  # what a launcher has heard; the same answer on every rank
+SAVE, END = "save", "end"  # a machine of the run is to go soon; the run itself is
+NOTICE_EVERY_STEPS = 10  # asking is a round of messages between the ranks
 RNG = 4  # what a draw is for; see model.order
 
 
@@ -55,6 +58,7 @@ class Job:
     log: EventLog | None  # on rank 0
     trackers: Trackers | None  # on rank 0
     report: Report
+    notice: Notice
     mfu_per_rate: float | None
 
     def tell(self, event: Event) -> None:
@@ -170,12 +174,12 @@ def take(config: TrainConfig, state: State, lr: float) -> None:
     state.batch += 1
 
 
-def save(job: Job, state: State, *, is_last: bool) -> None:
-    """A checkpoint; called on every rank."""
+def save(job: Job, state: State, *, must: bool) -> None:
+    """A checkpoint, whatever it costs where it `must` be; called on every rank."""
     text = replace(job.config.model.text, vocab_size=job.tokenizer.vocab_size)
     described = replace(job.config.model, text=text).to_json().encode()  # makes it a model that can be evaluated by itself
     contents = {**snapshot(job.run, state, job.tokenizer, job.me), "config.json": described}
-    if job.me.rank == 0 and job.saver.has_room(state.step, is_last=is_last):
+    if job.me.rank == 0 and job.saver.has_room(state.step, must=must):
         job.saver.save(state.step, contents, {"run": job.run, "step": state.step})
 
 
@@ -185,6 +189,16 @@ def tell_step(job: Job, state: State, meter: Meter, seen: Seen) -> None:
         job.tell_verdict(state.step, verdict)
     values = {"loss": seen.loss, "grad_norm": seen.grad_norm, "lr": seen.lr}
     job.tell(meter.event(job.config, state, job.saver.lost_seconds, **values))
+
+
+def answer_notice(job: Job, step: int, heard: str) -> None:
+    """Wait until the step's checkpoint is written, and say so. SystemExit where the run is to end."""
+    if job.me.rank == 0:
+        job.saver.flush()
+        say(f"the checkpoint of step {step} is written, because {'the run' if heard == END else 'a machine of the run'} is to go")
+    ranks.total([0], job.me)  # nobody leaves before it is there
+    if heard == END:
+        raise SystemExit(f"train: told to end after step {step}; the same command goes on from there")
 
 
 def loop(job: Job, state: State) -> None:
@@ -202,17 +216,26 @@ def loop(job: Job, state: State) -> None:
                 is_last = state.step == config.num_steps
                 if state.step % config.log_every_steps == 0 or is_last:
                     tell_step(job, state, tools.meter, seen)
-                if state.step % config.checkpoint_every_steps == 0 or is_last:
-                    save(job, state, is_last=is_last)
+                heard = job.notice() if state.step % NOTICE_EVERY_STEPS == 0 else None
+                if state.step % config.checkpoint_every_steps == 0 or is_last or heard:
+                    save(job, state, must=is_last or heard is not None)
+                if heard:
+                    answer_notice(job, state.step, heard)
 
 
-def train(config: TrainConfig, report: Report, device: torch.device) -> None:
+def train(config: TrainConfig, report: Report, device: torch.device, notice: Notice = lambda: None) -> None:
     """Train the run that `config` and its dataset name, from its newest good checkpoint if there is one.
 
-    Called on every rank; `report` gets each event, on rank 0 only.
+    Called on every rank; `report` gets each event, on rank 0 only. `notice` says once that a machine (SAVE) or the run (END) is
+    to go soon, which is answered with a checkpoint. Ranks that the lanes do not divide among have nothing to do: they return.
     """
     run = runs.run_name(config)
     me = ranks.here(device)
+    size = ranks.usable(me.world_size, config.data.num_lanes)
+    if size < me.world_size:
+        if not ranks.keep_first(size, me):
+            return
+        me = ranks.here(device)
     folder = runs.shards_folder(config)
     shards = list_shards(folder)
     order = runs.data_order(config, shards)
@@ -236,7 +259,7 @@ def train(config: TrainConfig, report: Report, device: torch.device) -> None:
         def open_batches(batch: int, count: int) -> Generator[data.Batch, None, None]:
             return data.iterate(maker, batch, batch + count, me.rank, me.world_size, config.data)
 
-        loop(Job(config, run, me, tokenizer, open_batches, saver, log, trackers, report, rate), state)
+        loop(Job(config, run, me, tokenizer, open_batches, saver, log, trackers, report, notice, rate), state)
     tensors = sharding.whole(state.model.state_dict())
     if log is None or trackers is None:
         return

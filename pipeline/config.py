@@ -265,7 +265,7 @@ def pilot() -> DatasetConfig:
 
 def wit() -> DatasetConfig:
     """The paper's dataset: 500,000 queries, up to 20,000 pairs each, 400 million pairs."""
-    return DatasetConfig(root="out/wit", match=MatchConfig(num_buckets=4096), dedupe=DedupeConfig(num_buckets=4096))
+    return DatasetConfig(root="out/wit", match=MatchConfig(num_buckets=1024), dedupe=DedupeConfig(num_buckets=512))
 
 
 RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}

@@ -65,7 +65,7 @@ def find(
 
 def _find(folder: str, part: str, file: File, column: str, values: Collection[Any], row_group: int | None) -> list[Row]:
     try:
-        with storage.open_read(storage.join(folder, file.name), exact=True) as stream:
+        with storage.open_read(storage.join(folder, file.name), ahead=False) as stream:
             reader = pq.ParquetFile(stream, page_checksum_verification=True)
             groups = range(reader.num_row_groups) if row_group is None else [row_group]
             return [

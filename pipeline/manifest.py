@@ -186,9 +186,9 @@ class Dataset:
     def read_row_group(self, name: str, row_group: int, columns: tuple[str, ...] | None = None) -> pa.Table:
         """One bucket of a part; the pages that are read are checked against their checksums."""
         (file,) = [file for file in self.parts[name].files if not file.name.startswith("_")]
-        with storage.open_read(storage.join(self.folder, file.name)) as stream:
+        with storage.open_read(storage.join(self.folder, file.name), ahead=False) as stream:
             try:
-                reader = pq.ParquetFile(stream, page_checksum_verification=True)
+                reader = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True)
                 return reader.read_row_group(row_group, columns=None if columns is None else list(columns))
             except (pa.ArrowInvalid, OSError) as error:
                 raise torn(self.folder, file, str(error)) from error

@@ -2,6 +2,7 @@
 
 in      folders of pictures or of tars, and tars; images
 out     EVALUATION: the hash and colors of each evaluation picture, as it is and mirrored; OVERLAPS: the pairs that are near one
+        (OVERLAP, for dedupe), or the evaluation pictures that have a near one among the pairs (FOUND, for jobs/overlap.py)
 law     near is what dedupe means by it, so the radius is its; a mirrored copy is found too, which between two pairs it is not
 law     every byte of an evaluation set may be hostile: pictures go through the downloads' own decoder and limits; what it
         refuses is listed with the reason and overlaps nothing
@@ -109,6 +110,18 @@ def overlaps(pairs: pa.Table, known: pa.Table, index: neighbors.Index) -> pa.Tab
     return pa.table({**row, "distance": pa.array(distance, pa.int32())}, schema=schema.OVERLAPS)
 
 
+def found_among(pairs: pa.Table, known: pa.Table, limits: DedupeConfig) -> pa.Table:
+    """OVERLAPS of an images part the other way round: for each evaluation picture the nearest pair that is near it."""
+    hashes, wanted = pairs["phash"].to_numpy(), known["phash"].to_numpy()
+    points = neighbors.Points(hashes, color_rows(pairs["colors"]), limits.max_distance, limits.max_color_distance)
+    found = neighbors.Index(points).nearest(wanted, color_rows(known["colors"]))
+    near = np.flatnonzero(found >= 0)
+    at = known.select(["set", "name", "mirrored"]).take(pa.array(near))
+    distance = np.bitwise_count(hashes[found[near]] ^ wanted[near])
+    row = {"pair_id": pairs["pair_id"].take(pa.array(found[near])), **{name: at[name] for name in at.column_names}}
+    return pa.table({**row, "distance": pa.array(distance, pa.int32())}, schema=schema.OVERLAPS)
+
+
 def color_rows(column: pa.ChunkedArray) -> np.ndarray:
     """The color bytes of each row.  -> [n, 48] uint8"""
     return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), COLOR_BYTES)
@@ -137,14 +150,31 @@ class EvaluationWorker:
         return evaluation(files, self.config)
 
 
+def readable(evaluation: Dataset) -> pa.Table:
+    """The EVALUATION rows that are pictures. InputError where there is none."""
+    known = evaluation.read()
+    known = known.filter(known["reason"].is_null())
+    if not known.num_rows:
+        raise InputError("evaluation sets: expected pictures, found none that can be decoded; check the names of the sets")
+    return known
+
+
+class FoundWorker:
+    """Holds the evaluation sets' hashes; finds those that have a near picture among the pairs that were kept."""
+
+    def __init__(self, config: DedupeConfig, sides: Mapping[str, Dataset]):
+        self.config, self.known = config, readable(sides["evaluation"])
+
+    def __call__(self, kept: pa.Table, pairs: pa.Table) -> pa.Table:
+        stays = pl.Series(pairs["pair_id"]).is_in(pl.Series(kept["pair_id"]).implode())
+        return found_among(pairs.filter(pa.array(stays.to_numpy())), self.known, self.config)
+
+
 class OverlapWorker:
     """Holds the evaluation sets' hashes; finds the pairs of images parts that are near one."""
 
     def __init__(self, config: DedupeConfig, sides: Mapping[str, Dataset]):
-        known = sides["evaluation"].read()
-        self.known = known.filter(known["reason"].is_null())
-        if not self.known.num_rows:
-            raise InputError("evaluation sets: expected pictures, found none that can be decoded; check --dedupe.evaluation-sets")
+        self.known = readable(sides["evaluation"])
         hashes, colors = self.known["phash"].to_numpy(), color_rows(self.known["colors"])
         self.index = neighbors.Index(neighbors.Points(hashes, colors, config.max_distance, config.max_color_distance))
 
@@ -157,4 +187,8 @@ EVALUATION = Stage(name="evaluation", version=1, shape="count", worker=Evaluatio
 OVERLAP = Stage(
     name="dedupe_overlap", version=1, shape="count", worker=OverlapWorker, writes=schema.OVERLAPS,
     columns=(("pair_id", "phash", "colors"),),
+)  # fmt: skip
+FOUND = Stage(
+    name="overlap", version=1, shape="count", worker=FoundWorker, writes=schema.OVERLAPS,
+    columns=(("pair_id",), ("pair_id", "phash", "colors")),
 )  # fmt: skip

@@ -33,7 +33,7 @@ def _of_part(shards: Dataset, part: Part, pairs_per_shard: int) -> Iterator[tupl
     left = part.rows_out
     for name in names:
         if REMOVED in part.drops:
-            with storage.open_read(storage.join(shards.folder, f"{name}.parquet"), exact=True) as stream:
+            with storage.open_read(storage.join(shards.folder, f"{name}.parquet"), ahead=False) as stream:
                 yield name, pq.ParquetFile(stream).metadata.num_rows
         else:
             yield name, min(left, pairs_per_shard)

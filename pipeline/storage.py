@@ -137,12 +137,15 @@ def read(path: str) -> bytes:
             return file.read()
 
 
-def open_read(path: str, *, exact: bool = False) -> IO[bytes]:
-    """A seekable stream of the file, for readers that need a piece of it; exact: of a remote one nothing is read ahead."""
+def open_read(path: str, *, ahead: bool = True) -> IO[bytes]:
+    """A seekable stream of the file, for readers that need a piece of it.
+
+    ahead: fetch from a store what may be read next, up to 50 MiB; without it each read is one request for its very bytes
+    """
+    cache = "readahead" if ahead else "none"
     with _told("read", path):
         if is_remote(path):
-            cache = {"cache_type": "none"} if exact else {}
-            return cast(IO[bytes], _Remote(_patiently(lambda: filesystem(path).open(path, "rb", **cache))))
+            return cast(IO[bytes], _Remote(_patiently(lambda: filesystem(path).open(path, "rb", cache_type=cache))))
         return open(path, "rb")
 
 

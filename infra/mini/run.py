@@ -86,7 +86,7 @@ def print_funnel(root: Path) -> int:
 
 def last_line(root: Path, pairs: int) -> str:
     """The result in one line."""
-    result = json.loads(next((root / "evaluation").glob("*.json")).read_text())
+    result = json.loads(next((root / "evaluation").glob("[!_]*.json")).read_text())
     report = root / "report" / "index.html"
     scores = " ".join(f"{name}={result[name]:.2f}" for name in ("top1", "top5"))
     return f"pairs={pairs} {scores} classes={result['num_classes']} report={report}"

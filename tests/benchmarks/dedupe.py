@@ -13,7 +13,7 @@ last line  `dedupe ratio=X.XX`: the peer's CPU seconds over ours
 
 --scaling runs each size in a process of its own (CPU seconds, and what its memory grew by), then the stage's own work for a
 dataset of so many million pictures on so many cores: `bands` on a sample, `edges` on one bucket as large as the dataset's
-4,096 buckets would be, the last map on a sample. It is arithmetic from these three, not a run of that size.
+512 buckets would be, the last map on a sample. It is arithmetic from these three, not a run of that size.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Download beside img2dataset: CPU seconds per picture of the whole loop, same URLs, same settings, two processes each.
+"""Download beside img2dataset: CPU seconds per picture of the whole loop, same URLs, same settings, two workers each.
 
     python -m tests.benchmarks.download [--full] [--https] [--images 1000] [--runs 3] [--peer-python PYTHON]
 
 in      JPEGs like photographs (shapes and grain, 400 to 2000 px, quality 85), from a server process on loopback
-ours    the stage's worker (robots.txt included) and its decoding process, then tar and Parquet on disk
+ours    two of the stage's workers (robots.txt included), each with its decoding process, then tar and Parquet on disk
 peer    img2dataset, webdataset output, its defaults but for: 256 px keep_ratio, only if bigger, 2 processes, 32 threads
 cpu     user and system seconds of the processes, less what a run over 8 pictures takes (imports); the server's are not
         counted. Medians, runs taken in turn
@@ -47,6 +47,7 @@ Images = dict[int, np.ndarray]  # the stored pictures, RGB, by their number in t
 
 OURS_CODE = """
 import os, sys
+import multiprocessing
 import pyarrow.parquet as pq
 from pipeline import schema, tars
 from pipeline.config import MiniDownloadConfig
@@ -55,12 +56,21 @@ from tests.pipeline.loopback import pairs
 urls, hosts_file, port, folder = open(sys.argv[1]).read().split(), sys.argv[2], int(sys.argv[3]), sys.argv[4]
 place = dict(hosts_file=hosts_file, hosts_port=port, contact_url="http://us.test/")
 config = MiniDownloadConfig(concurrency=32, concurrency_per_host=32, **place)
-labelled = Worker(config, {})(pairs(urls))
-assert labelled[schema.DROP.name].null_count == len(urls), labelled[schema.DROP.name].value_counts()
-tar, table = tars.pack(labelled.drop_columns([schema.DROP.name]))
-with open(os.path.join(folder, "part.tar"), "wb") as file:
-    file.write(tar)
-pq.write_table(table, os.path.join(folder, "part.parquet"))
+
+def make(part):
+    labelled = Worker(config, {})(pairs(urls[part::2]))
+    assert labelled[schema.DROP.name].null_count == len(urls[part::2]), labelled[schema.DROP.name].value_counts()
+    tar, table = tars.pack(labelled.drop_columns([schema.DROP.name]))
+    with open(os.path.join(folder, f"part-{part}.tar"), "wb") as file:
+        file.write(tar)
+    pq.write_table(table, os.path.join(folder, f"part-{part}.parquet"))
+
+workers = [multiprocessing.Process(target=make, args=(part,)) for part in range(2)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+assert [worker.exitcode for worker in workers] == [0, 0]
 """
 PEER_CODE = """
 import sys
@@ -158,14 +168,12 @@ def spend(python: str, code: str, num_images: int, base: str, authorities: str) 
 
 def stored(folder: str, num_pixels: int) -> Images:
     """Every picture in the tars of the folder, empty but for the first num_pixels. The tables tell which key is which URL."""
-    numbers: dict[str, int] = {}
-    for path in glob.glob(os.path.join(folder, "**", "*.parquet"), recursive=True):
-        table = pq.read_table(path)
-        urls = table["url" if "url" in table.column_names else "image_url"].to_pylist()
-        names = (url.rpartition("/")[2].removesuffix(".jpg") for url in urls)
-        numbers |= {key: int(name) for key, name in zip(table["key"].to_pylist(), names, strict=True)}
     images = {}
     for path in glob.glob(os.path.join(folder, "**", "*.tar"), recursive=True):
+        table = pq.read_table(path.removesuffix("tar") + "parquet")
+        urls = table["url" if "url" in table.column_names else "image_url"].to_pylist()
+        names = (url.rpartition("/")[2].removesuffix(".jpg") for url in urls)
+        numbers = {key: int(name) for key, name in zip(table["key"].to_pylist(), names, strict=True)}
         with tarfile.open(path) as tar:
             for member in tar:
                 key, _, kind = member.name.rpartition(".")

@@ -50,7 +50,7 @@ def test_what_is_written_is_the_state_at_the_call_whatever_comes_after(gate: Gat
     state, first = tensors(1), tensors(1)
     with saver(tmp_path, []) as own:
         for step in (1, 2, 3):
-            assert own.has_room(step, is_last=False)
+            assert own.has_room(step, must=False)
             own.save(step, {"x.safetensors": state, "y.json": b"{}"}, {"step": step})
             for tensor in state.values():  # the next step changes the weights in place while the writer still waits
                 tensor.mul_(2)
@@ -68,15 +68,15 @@ def test_what_is_written_is_the_state_at_the_call_whatever_comes_after(gate: Gat
 def test_one_is_written_at_a_time_and_one_that_would_cost_too_much_is_left_out(gate: Gate, tmp_path: Path) -> None:
     told: list[str] = []
     with saver(tmp_path, told, budget=0.0) as own:
-        assert own.has_room(1, is_last=False)
+        assert own.has_room(1, must=False)
         own.save(1, {"x.safetensors": tensors(1)}, {})
-        assert not own.has_room(2, is_last=False)
+        assert not own.has_room(2, must=False)
         assert told == [
             "the checkpoint of step 2 is left out: the one before is still being written, and waiting would take more than 0% of "
             "the run's time; raise checkpoint_every_steps or save_budget"
         ]
         gate.is_open.set()
-        assert own.has_room(3, is_last=True)  # waits, whatever the budget says
+        assert own.has_room(3, must=True)  # waits, whatever the budget says
         assert newest(tmp_path) is not None
         own.save(3, {"x.safetensors": tensors(3)}, {})
     assert checkpoint.list_steps(str(tmp_path)) == [1, 3]
@@ -124,7 +124,7 @@ def test_finished_checkpoints_are_kept_though_newer_ones_are_not_whole(tmp_path:
 def test_a_store_holds_the_same_checkpoints_as_a_disk(root: str) -> None:
     with Saver(f"{root}/run", keep=1, budget=1.0, say=print) as own:
         for step in (1, 2):
-            assert own.has_room(step, is_last=False)
+            assert own.has_room(step, must=False)
             own.save(step, {"x.safetensors": tensors(step)}, {"step": step})
     found = checkpoint.load_newest(f"{root}/run", print)
     assert found is not None

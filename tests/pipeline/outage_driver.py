@@ -120,7 +120,7 @@ def main(case: str, result: str) -> None:
     urls = [f"http://host{host}.test/{number}.jpg" for number in range(PER_HOST) for host in range(NUM_HOSTS)]
     urls.append("http://nowhere.test/a.jpg")
     config = DownloadConfig(
-        contact_url="http://us.test/bot", robots=False, timeout_seconds=1.0, connect_timeout_seconds=1.0, stall_seconds=0.5,
+        contact_url="http://us.test/bot", robots=False, timeout_seconds=2.0, connect_timeout_seconds=2.0, stall_seconds=1.5,
         retry_seconds=0.02, max_retries=0, control_hosts=(CONTROL,), concurrency=8, concurrency_per_host=1,
         outage_patience_seconds=0.5 if case == "forever" else 30.0,
     )  # fmt: skip
