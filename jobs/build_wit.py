@@ -87,7 +87,7 @@ def main(config: DatasetConfig) -> None:
         *balance.per_query_steps(trimming, "6_shards", trim_limits, "6_shards", "shard"),
     ]
     run_steps(steps, config.root, settings=config.run, events=events)
-    card.write(config.root, config.root.rstrip("/").rsplit("/", 1)[-1])
+    card.write(config.root)
     events.flush()
 
 

@@ -5,7 +5,8 @@
 
 A folder holds NNNNN.tar and NNNNN.parquet (--output_format webdataset). The pictures stay as they are, are hashed and
 become 4_images; then they are deduplicated and sharded as those of a crawl. Their texts are not compared with queries:
-query_ids are empty, and no limit for each query applies. Run the same command again after any failure.
+query_ids are empty, and no limit for each query applies. A dataset card stands beside the shards. Run the same command again
+after any failure.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from jobs._cli import entry
-from pipeline import archives, balance, dedupe, foreign, schema, shard, tombstones
+from pipeline import archives, balance, card, dedupe, foreign, schema, shard, tombstones
 from pipeline.config import BalanceConfig, DedupeConfig, ImportConfig, RunConfig, ShardConfig
 from pipeline.errors import InputError
 from pipeline.events import Events
@@ -69,6 +70,7 @@ def main(config: ImportImagesConfig) -> None:
         Step(shard.STAGE, config.shard, ["5_unique/_trimmed", "4_images"], "6_shards"),
     ]
     run_steps(steps, config.root, settings=config.run, events=events)
+    card.write(config.root)
     events.flush()
 
 

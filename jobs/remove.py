@@ -112,7 +112,7 @@ def main(config: RemoveConfig) -> None:
     print(f"tombstones={path} rows={stones.num_rows}", flush=True)
     for name in FOLDERS:
         print(f"removed={remove(config.root, name, Tombstones.of(stones))} folder={name}", flush=True)
-    card.write(config.root, config.root.rstrip("/").rsplit("/", 1)[-1])
+    card.write(config.root)
 
 
 def parquet(table: pa.Table) -> bytes:

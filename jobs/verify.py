@@ -5,14 +5,15 @@
     python jobs/verify.py mini --root out/mini --repair True
 
 Prints a line for each fault and ends with exit code 2 where there is one. --repair writes again what of 6_shards is torn or
-missing, and nothing else, from 5_unique and 4_images. Other folders are mended by jobs/build_wit.py with --run.verify hash.
+missing, and nothing else, from 5_unique and 4_images, and the card beside them. Other folders are mended by jobs/build_wit.py
+with --run.verify hash.
 """
 
 import json
 from dataclasses import dataclass, field, replace
 
 from jobs._cli import entry
-from pipeline import integrity, shard, storage
+from pipeline import card, integrity, shard, storage
 from pipeline.config import RunConfig, ShardConfig
 from pipeline.errors import InputError
 from pipeline.events import Events
@@ -66,6 +67,7 @@ def repair(config: VerifyConfig, faults: list[integrity.Fault], execute: Execute
     settings, events = replace(config.run, verify="hash"), Events(config.root, "verify")
     run(shard.STAGE, ShardConfig(**made_with), sources=sources, target=folder, settings=settings, events=events, execute=execute)
     events.flush()
+    card.write(config.root)
 
 
 def main(config: VerifyConfig, execute: Execute | None = None) -> None:

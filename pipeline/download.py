@@ -1,7 +1,7 @@
 """Download: fetch each picture, politely and safely, and make it small.
 
 in      balanced
-out     images = balanced + schema.IMAGE_FIELDS, with the picture itself in the column `image`
+out     images = balanced + schema.IMAGE_FIELDS, with the picture itself in the column `image`; schema.FETCHED for the log
 drops   the network's: robots, dns, address, connect, tls, timeout, redirect, http_4xx, http_5xx, too_large, opt_out
         (answers.py); the picture's: not_an_image, bomb, too_small, aspect, decode (images.py); checked in that order
 law     one row out for each row in, in the same order, each with a picture or a reason; a URL is fetched once a part,
@@ -21,13 +21,14 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from pipeline import answers, engine, fetch, hosts, images, outage, retries, schema
+from pipeline import answers, engine, fetch, hosts, images, outage, retries, schema, visits
 from pipeline.answers import Failed
 from pipeline.config import DownloadConfig
 from pipeline.decoders import Decoders
 from pipeline.images import Picture
 from pipeline.manifest import Dataset, Manifest
 from pipeline.stage import Input, Stage, Task
+from pipeline.visits import Visit
 
 DROPS = answers.DROPS + images.DROPS
 
@@ -43,10 +44,10 @@ async def picture_at(url: str, client: fetch.Client, decoders: Decoders) -> Pict
 
 
 async def pictures_at(
-    urls: Sequence[str], config: DownloadConfig, tls: ssl.SSLContext, decoders: Decoders
+    urls: Sequence[str], config: DownloadConfig, tls: ssl.SSLContext, decoders: Decoders, noted: dict[str, Visit]
 ) -> dict[str, Picture | Failed]:
     """What `picture_at` says of each URL, in the order in which they end; hosts side by side, so that a slow one does not
-    hold up the others."""
+    hold up the others. `noted` takes how each was asked for."""
     queues: dict[str, deque[str]] = {}
     for url in urls:
         queues.setdefault(hosts.host(url), deque()).append(url)
@@ -62,6 +63,7 @@ async def pictures_at(
             for queue in queues.values():
                 if place < len(queue):
                     group.create_task(lane(client, queue))
+    noted |= client.visits
     return found
 
 
@@ -72,8 +74,9 @@ async def download(pairs: pa.Table, config: DownloadConfig, tls: ssl.SSLContext,
     """
     schema.check(pairs, schema.BALANCED, "download")
     urls = pairs["image_url"].to_pylist()
+    noted: dict[str, Visit] = {}
     found = await outage.believed(
-        list(dict.fromkeys(urls)), lambda some: pictures_at(some, config, tls, decoders), reason_of, outage.Network(config)
+        list(dict.fromkeys(urls)), lambda some: pictures_at(some, config, tls, decoders, noted), reason_of, outage.Network(config)
     )
     fates = [found[url] for url in urls]
     pictures = [fate if isinstance(fate, Picture) else None for fate in fates]
@@ -83,7 +86,7 @@ async def download(pairs: pa.Table, config: DownloadConfig, tls: ssl.SSLContext,
     for field in [*schema.IMAGE_FIELDS, schema.IMAGE]:
         values = keys if field.name == "key" else [getattr(picture, field.name, None) for picture in pictures]
         table = table.append_column(field, pa.array(values, field.type))
-    table = table.append_column(schema.HTTP_STATUS, pa.array(statuses, schema.HTTP_STATUS.type))
+    table = visits.add(table, noted).append_column(schema.HTTP_STATUS, pa.array(statuses, schema.HTTP_STATUS.type))
     return table.append_column(schema.DROP, pa.array(map(reason_of, fates), pa.string()))
 
 
@@ -106,7 +109,7 @@ class Worker:
     def __call__(self, *tables: pa.Table) -> pa.Table:
         (pairs,) = tables
         if self.engine:
-            return self.engine(pairs)
+            return visits.add(self.engine(pairs), {})  # img2dataset does not say when it asked for what
         return asyncio.run(download(pairs, self.config, self.tls, self.decoders))
 
 
@@ -135,6 +138,7 @@ STAGE = Stage(
     worker=Worker,
     writes=schema.IMAGES,
     tar=True,
+    log=schema.FETCHED,
     plan=plan,
     again=retries.later,
 )

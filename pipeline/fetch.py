@@ -34,6 +34,7 @@ from pipeline.addresses import Resolver, read_hosts
 from pipeline.answers import HTTP_4XX, HTTP_5XX, REDIRECT, Failed, Moved, Unpacker
 from pipeline.config import DownloadConfig, MiniDownloadConfig
 from pipeline.errors import InputError
+from pipeline.visits import Visit
 
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this machine's trouble, no server's
 READ_BYTES = 16 << 10  # of an answer, received before it is asked for; a connection holds up to 256 kB more
@@ -103,10 +104,14 @@ def request_url(url: str) -> URL:
 
 
 class Client:
-    """The connections of one part: `async with Client(config, tls) as client: async with client.fetch(url) as body`."""
+    """The connections of one part: `async with Client(config, tls) as client: async with client.fetch(url) as body`.
+
+    visits: what was asked and answered, by the URL given to `fetch`; robots.txt is not noted
+    """
 
     def __init__(self, config: DownloadConfig, tls: ssl.SSLContext):
         self.config = config
+        self.visits: dict[str, Visit] = {}
         self.hosts: dict[str, Host] = {}
         self.robots = robots.Cache(self.read_robots, config.user_agent)
         self.running = asyncio.Semaphore(config.concurrency)
@@ -137,13 +142,21 @@ class Client:
     async def fetch(self, url: str) -> AsyncIterator[bytearray]:
         """The body at `url`; its place among the running fetches is kept until the caller is done with it. Failed."""
         async with AsyncExitStack() as held:
-            yield await self.get(answers.follow(url, url), held)
+            visit = self.visits[url] = Visit()
+            try:
+                body = await self.get(answers.follow(url, url), held, visit)
+            finally:
+                visit.end()
+            yield body
 
-    async def get(self, url: str, held: AsyncExitStack, for_robots: bool = False) -> bytearray:
-        """The body at `url`, tried again where that may help; `held` takes what stands for its memory."""
+    async def get(self, url: str, held: AsyncExitStack, visit: Visit | None) -> bytearray:
+        """The body at `url`, tried again where that may help; `held` takes what stands for its memory.
+
+        visit: where the requests for a picture are noted; None: it is a robots.txt
+        """
         for attempt in range(self.config.max_retries + 1):
             try:
-                return await self.walk(url, held, for_robots)
+                return await self.walk(url, held, visit)
             except Failed as failure:
                 await held.aclose()
                 if not failure.retry or attempt == self.config.max_retries:
@@ -154,24 +167,24 @@ class Client:
             await asyncio.sleep(pause_seconds)
         raise AssertionError("the last attempt returns or raises")
 
-    async def walk(self, url: str, held: AsyncExitStack, for_robots: bool) -> bytearray:
+    async def walk(self, url: str, held: AsyncExitStack, visit: Visit | None) -> bytearray:
         """One attempt: `url` and where it redirects to."""
         seen, seconds = {url}, self.config.timeout_seconds
-        for _ in range(1 + (robots.MAX_REDIRECTS if for_robots else self.config.max_redirects)):
+        for _ in range(1 + (self.config.max_redirects if visit else robots.MAX_REDIRECTS)):
             host = self.host(url)
-            if self.config.robots and not for_robots:
+            if self.config.robots and visit:
                 if not await self.robots.allowed(url):
                     raise Failed(answers.ROBOTS)
                 host.crawl_delay_seconds = max(host.crawl_delay_seconds, await self.robots.crawl_delay(url))
             async with host.turn():
                 if host.lost:
                     raise Failed(host.lost)
-                if not for_robots:  # who waits for a turn takes no place: slow hosts would hold up all others
+                if visit:  # who waits for a turn takes no place: slow hosts would hold up all others
                     await held.enter_async_context(self.running)
                 loop = asyncio.get_running_loop()
                 start = loop.time()
                 try:
-                    return await self.exchange(url, host, seconds, held, for_robots)
+                    return await self.exchange(url, host, seconds, held, visit)
                 except Moved as moved:
                     await held.aclose()
                     url = answers.follow(url, moved.location)
@@ -188,15 +201,19 @@ class Client:
             self.hosts[name] = Host(self.config)
         return self.hosts[name]
 
-    async def exchange(self, url: str, host: Host, seconds: float, held: AsyncExitStack, for_robots: bool) -> bytearray:
+    async def exchange(self, url: str, host: Host, seconds: float, held: AsyncExitStack, visit: Visit | None) -> bytearray:
         """One request and its answer, within so many seconds; Failed or Moved. Counts for the host's breaker."""
+        if visit:
+            visit.ask(url)
         try:
             async with asyncio.timeout(seconds) as deadline:
                 await self.resolver.lookup(hosts.host(url), answers.port_of(url))
                 async with self.session.get(request_url(url), allow_redirects=False) as response:
+                    if visit:
+                        visit.hear(response.status, response.headers)
                     try:
                         self.judge(response, host)
-                        return await self.take(response, deadline, held, for_robots)
+                        return await self.take(response, deadline, held, for_robots=visit is None)
                     finally:
                         if not response.content.is_eof():
                             response.close()
@@ -273,7 +290,7 @@ class Client:
         """The text of a robots.txt, or what its absence means; Failed where the site cannot be reached."""
         try:
             async with AsyncExitStack() as held:
-                return (await self.get(url, held, for_robots=True)).decode("utf-8", "replace")
+                return (await self.get(url, held, visit=None)).decode("utf-8", "replace")
         except Failed as failure:
             if failure.reason == HTTP_5XX or failure.status == 429:
                 return robots.FORBID_EVERYTHING

@@ -95,8 +95,8 @@ def finish(target: str, manifest: Manifest, old: Manifest | None) -> None:
     storage.write(storage.join(target, NAME), manifest.to_json())
     if old is None:
         return
-    listed = {file.name for part in manifest.parts for file in part.files}
+    listed = {file.name for part in manifest.parts for file in (*part.files, *part.logs)}
     for part in old.parts:
-        for file in part.files:
+        for file in (*part.files, *part.logs):
             if file.name not in listed:
                 storage.remove(storage.join(target, file.name))

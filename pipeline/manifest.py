@@ -4,11 +4,12 @@ folder/
   <part>.parquet, <part>.tar   the parts
   _dropped/<part>.parquet      a sample of the rows that left, with their reason
   _failed/<part>.parquet       which rows of its source left and why, all of them: where a stage tries some of them again later
+  _log/<part>.parquet          what is of the run and not of the rows (when each was fetched, which headers came): in no hash
   _parts/<part>.json           commit record, written after the part's files: a part without one does not exist
   _MANIFEST.json               written last: every record, the sums, the fingerprint
 law     rows_in = rows_out + sum(drops) for each part and for the whole (but for summaries, see stage)
-law     `Manifest.hash` covers names, rows, drops, file hashes and fingerprint, not times: two runs that made the same
-        rows have the same hash
+law     `Manifest.hash` covers names, rows, drops, file hashes and fingerprint, not times and logs: two runs that made the
+        same rows have the same hash. A log that is lost is not missed: nothing is fetched again for its sake
 """
 
 import io
@@ -48,7 +49,7 @@ class File:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A commit record. `made_from` is the hash of everything the part was made from; `seconds` is no part of identity.
+    """A commit record. `made_from` is the hash of everything the part was made from; `seconds` and `logs` are no identity.
 
     A part that was amended (rows that had failed were tried again, and came out) has all the files that it had, and more.
     """
@@ -60,18 +61,19 @@ class Part:
     drops: dict[str, int]
     made_from: str
     amends: str = ""  # the version of the part that this one takes the place of; "" where it is the first
+    logs: tuple[File, ...] = ()  # of the part as it was made, and of each time that it was amended
     seconds: float = 0.0
 
     @classmethod
     def from_json(cls, data: bytes) -> "Part":
         """The record in a file of _parts/."""
-        fields = json.loads(data)
-        return cls(**{**fields, "files": tuple(File(**file) for file in fields["files"])})
+        fields = {"logs": (), **json.loads(data)}
+        return cls(**{**fields, **{kind: tuple(File(**file) for file in fields[kind]) for kind in ("files", "logs")}})
 
     def identity(self) -> Json:
         """What makes two records the same record."""
         fields = asdict(self)
-        del fields["seconds"]
+        del fields["seconds"], fields["logs"]
         return fields
 
     def digest(self) -> str:

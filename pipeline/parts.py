@@ -3,7 +3,7 @@
 law     rows_in = rows_out + sum(drops), asserted for each part that is not a summary
 law     the files' names and bytes are a function of the inputs and the configuration: a part made twice is the same part
 law     a part that is amended keeps every file of rows that it has: what came out by now is in files of its own beside them
-order   data files, then the sample of dropped rows, then the commit record; without the record there is no part
+order   data files, then the sample of dropped rows, then the log, then the commit record; without that there is no part
 """
 
 # pyarrow.compute makes its functions at import, where pyright does not see them.
@@ -126,6 +126,7 @@ def write_part(job: Job, task: Task, labelled: pa.Table, *, rows_in: int, made_f
     stage = job.stage
     if schema.DROP.name not in labelled.column_names:
         labelled = labelled.append_column(schema.DROP, pa.nulls(labelled.num_rows, pa.string()))
+    labelled, logs = _write_log(job, task.part, labelled)
     keeps = pc.is_null(labelled[schema.DROP.name])
     kept = labelled.filter(keeps).drop_columns([schema.DROP.name])
     dropped = labelled.filter(pc.invert(keeps))
@@ -134,10 +135,10 @@ def write_part(job: Job, task: Task, labelled: pa.Table, *, rows_in: int, made_f
         raise AssertionError(f"{stage.name}, part {task.part}: {rows_in} rows in, {kept.num_rows} out, dropped {drops}")
     files = [file for name, table in _outputs(task, kept) for file in _write_rows(job, name, table)]
     files += _write_left(job, task.part, dropped, _failed(labelled))
-    return _commit(
-        job, Part(name=task.part, files=tuple(files), rows_in=rows_in, rows_out=kept.num_rows, drops=drops, made_from=made_from),
-        started,
+    part = Part(
+        name=task.part, files=tuple(files), rows_in=rows_in, rows_out=kept.num_rows, drops=drops, made_from=made_from, logs=logs
     )  # fmt: skip
+    return _commit(job, part, started)
 
 
 def amend_part(
@@ -152,9 +153,10 @@ def amend_part(
     left = pa.concat_tables([others, tried]).sort_by("row")
     if left.equals(failed):
         return old
-    kept = labelled.filter(pc.is_null(labelled[schema.DROP.name])).drop_columns([schema.DROP.name])
     number = 1 + max((int(found[1]) for file in old.files if (found := AMENDED.search(file.name))), default=0)
     name = f"{old.name}.retry-{number}"
+    labelled, logs = _write_log(job, name, labelled)
+    kept = labelled.filter(pc.is_null(labelled[schema.DROP.name])).drop_columns([schema.DROP.name])
     files = [file for file in old.files if not file.name.startswith("_")]
     files += _write_rows(job, name, kept) if kept.num_rows else []
     dropped = source.take(left["row"])
@@ -169,7 +171,8 @@ def amend_part(
     rows_out = old.rows_out + kept.num_rows
     if old.rows_in != rows_out + sum(drops.values()):
         raise AssertionError(f"{job.stage.name}, part {old.name}: {old.rows_in} rows in, {rows_out} out, dropped {drops}")
-    amended = replace(old, files=tuple(files), rows_out=rows_out, drops=drops, amends=old.version())
+    logs = (*old.logs, *logs)
+    amended = replace(old, files=tuple(files), rows_out=rows_out, drops=drops, amends=old.version(), logs=logs)
     return _commit(job, amended, started)
 
 
@@ -198,6 +201,16 @@ def _write_rows(job: Job, name: str, table: pa.Table) -> list[File]:
     schema.check(table, stage.writes, stage.name)
     names = stage.writes.names + (schema.PLACE_FIELDS.names if stage.tar else [])
     return [*files, _write(job.target, f"{name}.parquet", _parquet(job, table.select(names)))]
+
+
+def _write_log(job: Job, name: str, labelled: pa.Table) -> tuple[pa.Table, tuple[File, ...]]:
+    """Write what is of the run and not of the rows; the table without it, and the file."""
+    if job.stage.log is None:
+        return labelled, ()
+    log = labelled.select(["pair_id", *job.stage.log.names, schema.DROP.name])
+    schema.check(log, job.stage.log, job.stage.name)
+    file = _write(job.target, f"_log/{name}.parquet", _parquet_bytes([log]))
+    return labelled.drop_columns(job.stage.log.names), (file,)
 
 
 def _write_left(job: Job, name: str, dropped: pa.Table, failed: pa.Table) -> list[File]:

@@ -145,6 +145,24 @@ FAILED = pa.schema(  # every row that left a part, in order
         ("http_status", pa.int16()),  # null where it was not the trouble, or the stage asks no server
     ]
 )
+FETCHED = pa.schema(  # of each row that a download was asked for: how that went, in the log of its part and in no hash
+    [
+        (
+            "fetched_at",
+            pa.timestamp("ms", "UTC"),
+        ),  # of the last request; where there was none, of the decision that there is none
+        ("num_requests", pa.int16()),  # for the picture; redirects and repetitions included, robots.txt not
+        ("final_url", pa.string()),  # of the last request
+        ("last_status", pa.int16()),  # of its answer; null: there was none
+        ("content_type", pa.string()),  # its headers, as sent
+        ("content_encoding", pa.string()),
+        ("content_length", pa.string()),
+        ("last_modified", pa.string()),
+        ("etag", pa.string()),
+        ("x_robots_tag", pa.string()),
+        ("retry_after", pa.string()),
+    ]
+)
 PLACE_FIELDS = pa.schema(  # added by the tar writer
     [
         ("image_offset", pa.int64()),  # of the image's bytes in the tar

@@ -140,7 +140,7 @@ TRIM = Stage(
 )
 STAGE = Stage(
     name="shard",
-    version=3,
+    version=4,
     shape="map",
     worker=Worker,
     writes=schema.SHARDS,

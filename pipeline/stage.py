@@ -65,6 +65,8 @@ class Stage:
     bucket   [rows] -> bucket number of each row; the part gets one row group for each bucket, `buckets(config)` in all
     again    [rows of schema.FAILED] -> which of them may come out another day; the parts get a list of all rows that left,
              and the runner's `retry` tries those again
+    log      columns of the labelled table which are of the run (when, how often) and not of the rows: they are kept beside the
+             part, with pair_id and drop, and are in no hash
     tar      images go to a tar beside the Parquet file; the labelled table has the column `image`
     columns  for each source the columns to read; None: all. The column `image` is read only where it is named
     """
@@ -77,6 +79,7 @@ class Stage:
     columns: tuple[tuple[str, ...] | None, ...] = (None,)
     bucket: Callable[[pa.Table, int], np.ndarray] | None = None
     buckets: Callable[[Any], int] | None = None
+    log: pa.Schema | None = None
     tar: bool = False
     again: Callable[[pa.Table], pa.Array] | None = None
     plan: Callable[[Any, Sequence[Manifest]], list[Task]] | None = None

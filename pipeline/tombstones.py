@@ -68,6 +68,19 @@ def read_all(root: str, paths: Iterable[str]) -> pa.Table:
     return table(found)
 
 
+def read_diffs(root: str) -> list[dict[str, str]]:
+    """What jobs/remove.py took out of the root's folders, in all its runs: folder, shard, key, pair_id, named."""
+    folder, found = storage.join(root, PATH[0]), []
+    try:
+        names = storage.names(folder)
+    except FileNotFoundError:
+        return []
+    for name in names:
+        if name.startswith("diff-"):
+            found += pq.read_table(io.BytesIO(storage.read(storage.join(folder, name)))).to_pylist()
+    return found
+
+
 @dataclass(frozen=True)
 class Tombstones:
     """What is to be left out, by kind."""

@@ -23,6 +23,7 @@ from pipeline.tombstones import Tombstones
 from tests.pipeline import images_dataset
 from tests.pipeline.test_shard import CONFIG, TRIMMING, images
 
+SHARDS = "*[0-9].*"
 TABLE = images(160).set_column(
     schema.IMAGES.get_field_index("phash"),
     "phash",
@@ -83,13 +84,13 @@ def test_what_is_named_leaves_and_stays_away(root: Path, tmp_path: Path, kind: s
     (tmp_path / "list").write_text(f"url {chosen['url']}\n\ndomain host-3.TEST\n")
     out = {pair for pair, row in before.items() if kind in ("domains", "lists") and "//host-3.test/" in row["url"]}
     out |= {chosen["pair_id"]} if kind != "domains" else set()
-    files = {path.name: path.read_bytes() for path in (root / "6_shards").glob("0*")}
+    files = {path.name: path.read_bytes() for path in (root / "6_shards").glob(SHARDS)}
     touched = {name.split(".")[0] for name, data in files.items() if name.endswith("parquet") for row in ids(data) if row in out}
     remove.main(remove.RemoveConfig(root=str(root), **{kind: (values[kind],)}))
     assert rows_of(root, "6_shards").keys() == before.keys() - out
     assert not out & rows_of(root, "4_images").keys()
     assert integrity.check(str(root / "6_shards")) == integrity.check(str(root / "4_images")) == []
-    changed = {path.name.split(".")[0] for path in (root / "6_shards").glob("0*") if path.read_bytes() != files[path.name]}
+    changed = {path.name.split(".")[0] for path in (root / "6_shards").glob(SHARDS) if path.read_bytes() != files[path.name]}
     assert changed == touched
     diffs = [row for path in (root / "removed").glob("diff-*") for row in pq.read_table(path).to_pylist()]
     left = [row for row in diffs if row["folder"] == "6_shards"]

@@ -199,7 +199,7 @@ def test_json_members_hold_every_column_of_the_index(shards: Path):
             member = tar.extractfile(f"{key}.json")
             assert member is not None
             facts = json.load(member)
-            assert facts == {name: row[name] for name in schema.SHARDS.names}
+            assert facts == {name: row[name] for name in schema.SHARDS.names} | {"phash": f"{row['phash']:016x}"}
             assert facts["status"] == "success"
 
 
