@@ -222,6 +222,7 @@ def test_a_model_that_predicts_texts_gives_them_no_vectors(source: Path, tmp_pat
         run(tmp_path, source / "tars", what="texts")
 
 
+@pytest.mark.slow
 def test_workers_on_ray_make_the_same_rows(ray_address: str, root: Path, source: Path) -> None:
     torch.set_num_threads(1)
     alone = run(root, source / "table", name="alone")[1]

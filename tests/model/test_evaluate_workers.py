@@ -69,6 +69,7 @@ class Mortal(Worker):
         return super().__call__(rows)
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_makes_the_same_rows(given: Path, tmp_path: Path, ray_address: str) -> None:
     _, manifest, parts = made(given, tmp_path / "here", workspace.here)
     assert manifest["rows"] == sum(part["rows"] for part in manifest["parts"]) == NUM_PICTURES - 7 + 1

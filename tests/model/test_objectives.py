@@ -157,7 +157,7 @@ def test_each_objective_without_a_group_equals_the_computation_written_out() -> 
     compare(one_rank(0, 1), wanted())
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_each_objective_on_any_number_of_processes_equals_the_computation_written_out(world_size: int, tmp_path: Path) -> None:
     expected = wanted()
     for results in run_ranks(world_size, tmp_path, one_rank, world_size):

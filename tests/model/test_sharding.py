@@ -59,6 +59,7 @@ def rank_state(rank: int) -> tuple[bool, bool, int, int]:
     return same[0], same[1], held, sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_cut_tensors_are_whole_again_bit_for_bit_and_a_rank_holds_less(tmp_path: Path) -> None:
     for whole, again, held, total in run_ranks(2, tmp_path, rank_state):
         assert whole

@@ -60,6 +60,7 @@ def fetch_all(site: Web, root: Path, execute) -> list[tuple]:
     return sorted(zip(*(Dataset(target).read()[name].to_pylist() for name in ("image_url", "sha256", "phash")), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_host_that_fills_many_parts_never_sees_more_than_its_limit(tmp_path: Path) -> None:
     routes = {f"/{n}.jpg": slowly(GOOD, 0.05) for n in range(NUM_LARGE)}
