@@ -68,7 +68,8 @@ def test_zero_shot_on_the_runs_own_set_equals_open_clips(mini: Path, peer: tuple
 
     folder = mini / "web/test"
     tars = [str(path) for path in sorted(folder.glob("test/*.tar"))]
-    rows = list(webdataset.WebDataset(tars, shardshuffle=False).decode("pil"))
+    dataset: Any = webdataset
+    rows = list(dataset.WebDataset(tars, shardshuffle=False).decode("pil"))
     features, labels = images_of(peer, [row["png"] for row in rows]), np.asarray([row["cls"] for row in rows])
     names = (folder / "classnames.txt").read_text().splitlines()
     templates = (folder / "zeroshot_classification_templates.txt").read_text().splitlines()
