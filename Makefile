@@ -7,6 +7,9 @@ ROOT ?= out/mini
 ARGS ?=
 
 PEERS := $(VENV)/.peers
+# On all cores, which pip does not; some packages hold files that are no Python. Where Python may write no bytecode, every process
+# would compile everything again.
+COMPILE = $(PY) -m compileall -qq -j 0 $(VENV)/lib || true
 
 .PHONY: help mini test slow lint peers bench clean lock
 
@@ -40,6 +43,7 @@ clean:  ## forget the environment and what the runs made
 $(PEERS): $(STAMP) requirements-peers.lock
 	@echo "installing the peers into $(VENV) (once)"
 	@$(PY) -m pip install -q --disable-pip-version-check --no-compile -r requirements.lock -r requirements-peers.lock
+	@$(COMPILE)
 	@touch $@
 
 $(STAMP): requirements.lock pyproject.toml
@@ -49,4 +53,5 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install -q --disable-pip-version-check --no-compile -r requirements.lock
 	@echo "$(CURDIR)" > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/wit.pth"
+	@$(COMPILE)
 	@touch $@

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,16 @@ from pipeline.errors import InputError
 from pipeline.events import fail
 
 DUMMY = "__tyro-dummy-inner__"  # what tyro calls a config that is an option of no other
+SWITCHES = ("--retry-failed",)  # given without a value, unlike every other option
 NAMED = re.compile(rf"{DUMMY}\.(.*?)(│?)$", re.MULTILINE)  # up to the frame around the message
+
+
+def with_values(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with the value that a bare switch stands for."""
+    words = []
+    for given, after in zip_longest(arguments, arguments[1:]):
+        words += [given, "True"] if given in SWITCHES and after not in ("True", "False") else [given]
+    return words
 
 
 def parse(recipes: Mapping[str, Callable[[], Any]], manual: str | None, arguments: Sequence[str]) -> Any:
@@ -31,7 +41,7 @@ def parse(recipes: Mapping[str, Callable[[], Any]], manual: str | None, argument
     try:
         with redirect_stderr(said):
             return tyro.extras.overridable_config_cli(
-                choices, description=manual, args=list(arguments), config=(tyro.conf.FlagConversionOff,)
+                choices, description=manual, args=with_values(arguments), config=(tyro.conf.FlagConversionOff,)
             )  # fmt: skip
     finally:
         sys.stderr.write(NAMED.sub(rf"--\1{' ' * (len(DUMMY) - 1)}\2", said.getvalue()))

@@ -119,6 +119,27 @@ def curve_plots(training: model_report.Training) -> list[tuple[str, Markup]]:
     ]
 
 
+def score_plots(model: model_report.Facts) -> list[tuple[str, Markup]]:
+    """The headline of each task on each set by the steps of a training's checkpoints, and the plots that the tasks made."""
+    curves: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    for row in model.scores:
+        if row["headline"] and row["step"] is not None and row["value"] is not None:
+            curves.setdefault((row["set"], row["task"], row["metric"]), []).append((row["step"], row["value"]))
+    plots = []
+    for (name, task, metric), points in sorted(curves.items()):
+        if len(points) > 1:
+            x, y = zip(*sorted(points), strict=True)
+            title = f"{metric} of {clean(name, 40)} ({clean(task, 40)}) while training"
+            plots.append((title, plot([Line(name=metric, x=x, y=y)], x_label="step", from_zero=True)))
+    for result in model.tasks:
+        for made in result.get("plots", []):
+            lines = [Line(name=clean(name, 40), x=x, y=y) for name, (x, y) in made["lines"].items()]
+            x_label, y_label, log = clean(made["x_label"], 60), clean(made["y_label"], 60), "x" if made["logarithmic_x"] else ""
+            drawn = plot(lines, x_label=x_label, y_label=y_label, logarithmic=log)
+            plots.append((f"{clean(made['title'], 120)} ({clean(result['name'], 40)})", drawn))
+    return plots
+
+
 def render(root: str, recipe: str, facts: pipeline_report.Facts, model: model_report.Facts, made: datetime) -> str:
     """The page about `root`."""
     environment = Environment(
@@ -147,6 +168,7 @@ def render(root: str, recipe: str, facts: pipeline_report.Facts, model: model_re
         why=pipeline_report.WHY,
         with_pictures=pipeline_report.WITH_PICTURES,
         query_plots=query_plots(facts.queries) if facts.queries and facts.queries.num_matched else [],
+        score_plots=score_plots(model),
         curve_plots=curve_plots(model.training) if model.training else [],
         versions={"python": python_version(), **{name: version(name) for name in LIBRARIES}},
     )

@@ -4,18 +4,20 @@
     ray job submit --working-dir . -- python jobs/report.py wit --root s3://bucket/wit
 
 Reads what is finished under --root and writes root/report/index.html and, where balancing is done, root/report/queries.parquet
-with a row for each query (columns: pipeline/query_report.py). What is missing is said so in the page. The last line is
-`report=PATH`. The page loads nothing: no script, no network; what strangers wrote is escaped.
+with a row for each query (columns: pipeline/query_report.py), and, where evaluation sets were named, what of each was
+found among the pairs, root/report/evaluation_overlap.parquet (columns: overlap.summary). What is missing is said so in the
+page. The last line is `report=PATH`. The page loads nothing: no script, no network; what strangers wrote is escaped.
 """
 
+import io
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from jobs._cli import entry
 from jobs._page import render
 from model import report as model_report
+from pipeline import overlap, storage
 from pipeline import report as pipeline_report
-from pipeline import storage
 from pipeline.errors import InputError
 
 
@@ -60,6 +62,13 @@ def main(config: ReportConfig) -> None:
         path = storage.join(config.root, "report", "queries.parquet")
         storage.write(path, facts.queries.to_parquet())
         print(f"queries={path}", flush=True)
+    sets = overlap.summary(config.root)
+    if sets is not None:
+        path = storage.join(config.root, "report", "evaluation_overlap.parquet")
+        sink = io.BytesIO()
+        sets.write_parquet(sink)
+        storage.write(path, sink.getvalue())
+        print(f"evaluation_overlap={path}", flush=True)
     path = storage.join(config.root, "report", "index.html")
     storage.write(path, page.encode("utf-8", "replace"))
     print(f"report={path}", flush=True)

@@ -6,7 +6,7 @@ model   config.json, model.safetensors, tokenizer.json
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import safetensors
@@ -20,6 +20,7 @@ from model.config import ClipConfig
 from model.tokenizer import Tokenizer
 
 NAME = "_MANIFEST.json"
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 STEP_PREFIX = "step-"
 
 
@@ -38,8 +39,11 @@ def save_folder(folder: str, contents: Mapping[str, bytes], facts: Mapping[str, 
     files.write(files.join(folder, NAME), json.dumps(manifest, indent=1).encode())
 
 
-def load_folder(folder: str) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The files of a folder and its manifest. Raises FileNotFoundError without one, TornFolder where they differ."""
+def load_folder(folder: str, only: Collection[str] = ()) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The files of a folder, or `only` some of them, and its manifest.
+
+    Raises FileNotFoundError without a manifest, TornFolder where files and manifest differ.
+    """
     path = files.join(folder, NAME)
     try:
         manifest = json.loads(files.read(path))
@@ -48,6 +52,8 @@ def load_folder(folder: str) -> tuple[dict[str, bytes], dict[str, Any]]:
         raise TornFolder(f"{path}: expected a manifest, found {error!r}; remove the folder {folder}") from None
     contents = {}
     for name, sha256 in listed:
+        if only and name not in only:
+            continue
         try:
             contents[name] = files.read(files.join(folder, name))
         except FileNotFoundError:
@@ -98,9 +104,16 @@ def save_model(
     folder: str, model: objectives.Model, tokenizer: Tokenizer, config: ClipConfig, facts: Mapping[str, Any]
 ) -> None:  # fmt: skip
     """Write a finished model."""
+    save_tensors(folder, model.state_dict(), tokenizer, config, facts)
+
+
+def save_tensors(
+    folder: str, tensors: Mapping[str, Tensor], tokenizer: Tokenizer, config: ClipConfig, facts: Mapping[str, Any]
+) -> None:  # fmt: skip
+    """Write a finished model, of which these are the tensors."""
     contents = {
         "config.json": config.to_json().encode(),
-        "model.safetensors": pack(model.state_dict()),
+        "model.safetensors": pack(tensors),
         "tokenizer.json": tokenizer.to_bytes(),
     }
     save_folder(folder, contents, facts)
@@ -126,10 +139,10 @@ def load_any(folder: str) -> tuple[objectives.Model, Tokenizer, ClipConfig]:
     Raises ValueError where there is no finished model or where it is damaged.
     """
     try:
-        contents, _ = load_folder(folder)
+        contents, _ = load_folder(folder, MODEL_FILES)
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no finished model (no {NAME}): run jobs/train.py first") from None
-    absent = {"config.json", "model.safetensors", "tokenizer.json"} - contents.keys()
+    absent = set(MODEL_FILES) - contents.keys()
     if absent:
         raise ValueError(f"{folder}: expected a model, found no {', '.join(sorted(absent))}")
     config = ClipConfig.from_json(contents["config.json"].decode())
@@ -169,7 +182,11 @@ def load_newest(folder: str, warn: Callable[[str], None]) -> tuple[dict[str, byt
 
 
 def prune(folder: str, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints."""
-    for step in list_steps(folder)[:-keep]:
-        files.remove(files.join(step_folder(folder, step), NAME))
-        files.remove_folder(step_folder(folder, step))
+    """Remove all but the newest `keep` finished checkpoints, and the unfinished ones that are older than those."""
+    steps = list_steps(folder)
+    finished = [step for step in steps if NAME in files.names(step_folder(folder, step))]
+    oldest = finished[-keep:][0] if finished else 0
+    for step in steps:
+        if step < oldest:
+            files.remove(files.join(step_folder(folder, step), NAME))
+            files.remove_folder(step_folder(folder, step))

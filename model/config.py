@@ -201,6 +201,28 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """What is done when training goes wrong: see model.guards."""
+
+    non_finite: Literal["skip", "rewind", "stop"] = "skip"  # the loss or the gradient is no number
+    loss_spike: Literal["off", "warn", "skip", "rewind", "stop"] = "warn"
+    logit_scale: Literal["off", "warn", "rewind", "stop"] = "warn"  # pinned at 100, or below 1
+    spike_deviations: float = 8.0  # of the loss from its mean
+    history_steps: int = 100  # that the mean is of; earlier there are no spikes
+    pinned_steps: int = 1000
+    max_answers: int = 5  # skips in a row, or rewinds to one checkpoint; then the run stops
+    starvation_share: float = free(0.2)  # of the time that steps wait for data, above which it is told; 1: never
+    slow_rank_factor: float = free(1.5)  # a rank's own time over the median, above which it is told
+
+    def __post_init__(self) -> None:
+        require(self.spike_deviations > 0, f"guards: spike_deviations must be above 0, found {self.spike_deviations}")
+        require(self.history_steps > 0, f"guards: history_steps must be at least 1, found {self.history_steps}")
+        require(self.pinned_steps > 0, f"guards: pinned_steps must be at least 1, found {self.pinned_steps}")
+        require(self.max_answers > 0, f"guards: max_answers must be at least 1, found {self.max_answers}")
+        require(self.slow_rank_factor > 1, f"guards: slow_rank_factor must be above 1, found {self.slow_rank_factor}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """A whole training run. Defaults: the paper's ViT-B/32."""
 
@@ -211,6 +233,7 @@ class TrainConfig:
     compute: ComputeConfig = field(default_factory=ComputeConfig, metadata={"result": False})
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig)
     global_batch: int = 32_768  # pairs
     num_samples: int = 12_800_000_000  # pairs to see in all: 32 epochs of 400 million
     seed: int = 0
@@ -218,21 +241,34 @@ class TrainConfig:
     micro_batch: int = free(0)  # pairs of a rank that are in the towers at once, the loss still sees all; 0: all of them
     precision: Literal["float32", "bfloat16"] = "float32"  # of the towers; weights, norms and logits stay float32
     text_groups: int = free(1)  # texts are encoded in so many groups of like length: saves a CPU the padding
+    shard_weights: bool = free(False)  # cut blocks over the ranks (FSDP2), for towers that do not fit a GPU
     num_workers: int = free(1)  # ranks
+    min_workers: int = free(0)  # ranks that it goes on with while machines are missing; 0: as many as num_workers
     cpus_per_worker: int = free(1)
     use_gpu: bool = free(False)
     checkpoint_every_steps: int = 1000  # also when each rank's BatchNorm statistics are averaged
     keep_checkpoints: int = free(2)
+    save_budget: float = free(0.05)  # of the run's time that waiting for checkpoints may take; 1: wait, leave none out
     log_every_steps: int = free(100)
+    track: tuple[Literal["tensorboard", "wandb"], ...] = free(("tensorboard",))  # beside events.jsonl
 
     def __post_init__(self) -> None:
         require(self.num_workers > 0, f"train: num_workers must be at least 1, found {self.num_workers}")
+        require(
+            0 <= self.min_workers <= self.num_workers,
+            f"train: min_workers must be from 0 to num_workers, found {self.min_workers} and {self.num_workers}",
+        )
         require(self.text_groups > 0, f"train: text_groups must be at least 1, found {self.text_groups}")
         require(self.global_batch > 0, f"train: global_batch must be at least 1, found {self.global_batch}")
         require(self.micro_batch >= 0, f"train: micro_batch must not be negative, found {self.micro_batch}")
         require(
             self.optimizer.text_weights == self.precision or self.optimizer.text_weights == "float32",
             f"train: text_weights {self.optimizer.text_weights} needs precision bfloat16, found {self.precision}",
+        )
+        require(
+            not self.shard_weights or (self.optimizer.moments, self.optimizer.text_weights) == ("float32", "float32"),
+            f"train: shard_weights needs moments and text_weights float32, found {self.optimizer.moments} and "
+            f"{self.optimizer.text_weights}",
         )
         require(
             self.data.num_lanes % self.num_workers == 0,
@@ -250,6 +286,7 @@ class TrainConfig:
             self.checkpoint_every_steps > 0, f"train: checkpoint_every_steps must be above 0, found {self.checkpoint_every_steps}"
         )
         require(self.keep_checkpoints > 0, f"train: keep_checkpoints must be at least 1, found {self.keep_checkpoints}")
+        require(0 <= self.save_budget <= 1, f"train: save_budget must be from 0 to 1, found {self.save_budget}")
         require(self.log_every_steps > 0, f"train: log_every_steps must be at least 1, found {self.log_every_steps}")
 
     @property

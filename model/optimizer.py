@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from model.config import OptimizerConfig
 from model.order import key
@@ -108,7 +109,12 @@ def make(model: nn.Module, config: OptimizerConfig, seed: int = 0) -> torch.opti
     named = list(model.named_parameters())
     decayed = [parameter for name, parameter in named if is_decayed(name, model)]
     others = [parameter for name, parameter in named if not is_decayed(name, model)]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = [
+        {"params": of_kind, "weight_decay": decay}
+        for parameters, decay in ((decayed, config.weight_decay), (others, 0.0))
+        for is_cut in (False, True)  # over the ranks: one update can not take both
+        if (of_kind := [parameter for parameter in parameters if isinstance(parameter, DTensor) == is_cut])
+    ]
     if config.moments != "float32" or config.text_weights != "float32":
         return HalfAdamW(groups, config, seed)
     betas = (config.beta1, config.beta2)

@@ -3,11 +3,13 @@
 law     all ranks call the same functions in the same order
 """
 
+import os
 from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import TCPStore  # what torch.distributed.TCPStore is, where type checkers find it
 
 
 class Ranks(NamedTuple):
@@ -23,6 +25,27 @@ def here(device: torch.device) -> Ranks:
     if dist.is_available() and dist.is_initialized():
         return Ranks(dist.get_rank(), dist.get_world_size(), device)
     return Ranks(0, 1, device)
+
+
+def usable(world_size: int, num_lanes: int) -> int:
+    """The most ranks up to `world_size` that share the lanes evenly."""
+    return next(size for size in range(world_size, 0, -1) if num_lanes % size == 0)
+
+
+def keep_first(size: int, ranks: Ranks) -> bool:
+    """Make the process group anew, of the first `size` ranks only. -> whether this rank is one of them
+
+    Needs MASTER_ADDR, the host of rank 0, which every launcher sets.
+    """
+    host, backend = os.environ["MASTER_ADDR"], dist.get_backend()
+    store = TCPStore(host, 0, size, is_master=True, wait_for_workers=False) if ranks.rank == 0 else None
+    port = int(broadcast_bytes(str(store.port if store else 0).encode(), ranks))
+    dist.destroy_process_group()
+    if ranks.rank >= size:
+        return False
+    store = store or TCPStore(host, port, size, is_master=False)
+    dist.init_process_group(backend, store=store, rank=ranks.rank, world_size=size)
+    return True
 
 
 def broadcast_bytes(data: bytes, ranks: Ranks) -> bytes:
@@ -54,35 +77,17 @@ def total(counts: list[int], ranks: Ranks) -> list[int]:
     return values.tolist()
 
 
+def gather_numbers(numbers: list[float], ranks: Ranks) -> list[list[float]]:
+    """Each rank's numbers, by rank, on every rank."""
+    table = torch.zeros(ranks.world_size, len(numbers), dtype=torch.float64, device=ranks.device)
+    table[ranks.rank] = torch.tensor(numbers, dtype=torch.float64)
+    if ranks.world_size > 1:
+        dist.all_reduce(table)
+    return table.tolist()
+
+
 def average_buffers(model: nn.Module, ranks: Ranks) -> None:
     """Make each rank's running statistics of BatchNorm the mean of all."""
     for buffer in model.buffers():
         if buffer.is_floating_point():
             mean(buffer, ranks)
-
-
-class FlatGradients:
-    """The gradients of a model as views of one buffer: zeroed, reduced and measured in one call each.
-
-    One fixed layout also makes the order of every sum the same before and after a restart.
-    """
-
-    def __init__(self, model: nn.Module, device: torch.device):
-        parameters = list(model.parameters())
-        self._buffer = torch.zeros(sum(p.numel() for p in parameters), dtype=parameters[0].dtype, device=device)
-        start = 0
-        for parameter in parameters:
-            parameter.grad = self._buffer.as_strided(parameter.shape, parameter.stride(), start)  # its own memory layout
-            start += parameter.numel()
-
-    def zero(self) -> None:
-        """Set every gradient to zero."""
-        self._buffer.zero_()
-
-    def average(self, ranks: Ranks) -> None:
-        """Make each rank's gradient the mean of all."""
-        mean(self._buffer, ranks)
-
-    def norm(self) -> float:
-        """Length of the gradient as one vector."""
-        return float(self._buffer.norm())

@@ -1,6 +1,7 @@
 """The report's facts about a model: the curves of its training, its zero-shot results, what it was made with.
 
-in      root/train/events.jsonl, root/model, root/evaluation/*.json and *.parquet; what is not there is left out
+in      root/train/events.jsonl, root/model, root/evaluation/*.json and *.parquet, the same of models/*/ in it; what is not
+        there is left out
 out     plain values and small PNGs; no HTML (jobs/report.py draws them)
 law     numbers are those of the files, unrounded
 compare see evaluate/zero_shot: a number is one of its set, its prompts and its protocol's version
@@ -58,11 +59,43 @@ class Facts:
     training: Training | None
     model: Json | None  # the manifest of the finished weights, with config.json as `config`
     results: list[ZeroShot]
+    scores: list[Json]  # rows of evaluate/results.SCORES, of all models
+    tasks: list[Json]  # JSON files of the results, of root's own model and others
 
 
 def collect(root: str, *, num_mistakes: int = 12) -> Facts:
     """The facts of the model under `root`."""
-    return Facts(training=_training(root), model=_model(root), results=_results(root, num_mistakes))
+    folders = _evaluations(root)
+    return Facts(
+        training=_training(root),
+        model=_model(root),
+        results=_results(root, num_mistakes),
+        scores=[row for folder in folders for row in _json(files.join(folder, "_SCORES.json"), [])],
+        tasks=[found for folder in folders for found in _tasks(folder)],
+    )
+
+
+def _evaluations(root: str) -> list[str]:
+    """root/evaluation, and the folders of other models in it."""
+    top = files.join(root, "evaluation")
+    return [top, *(files.join(top, "models", name) for name in files.names(files.join(top, "models")))]
+
+
+def _summaries(folder: str) -> list[str]:
+    return [name for name in files.names(folder) if name.endswith(".json") and name[0] != "_"]
+
+
+def _tasks(folder: str) -> list[Json]:
+    """The results in a folder; those that an older version wrote have no `values`."""
+    found = [_json(files.join(folder, name), {}) for name in _summaries(folder)]
+    return [summary for summary in found if summary.get("values")]
+
+
+def _json(path: str, otherwise: Any) -> Any:
+    try:
+        return json.loads(files.read(path))
+    except FileNotFoundError:
+        return otherwise
 
 
 def _training(root: str) -> Training | None:
@@ -103,12 +136,13 @@ def _model(root: str) -> Json | None:
 
 def _results(root: str, num_mistakes: int) -> list[ZeroShot]:
     folder = files.join(root, "evaluation")
-    names = [name for name in files.names(folder) if name.endswith(".json")]
-    return [_zero_shot(files.join(folder, name.removesuffix(".json")), num_mistakes) for name in names]
+    stems = [name.removesuffix(".json") for name in _summaries(folder)]
+    summaries = [(stem, json.loads(files.read(files.join(folder, f"{stem}.json")))) for stem in stems]
+    classified = [(stem, summary) for stem, summary in summaries if "per_class" in summary]
+    return [_zero_shot(files.join(folder, stem), summary, num_mistakes) for stem, summary in classified]
 
 
-def _zero_shot(stem: str, num_mistakes: int) -> ZeroShot:
-    summary = json.loads(files.read(f"{stem}.json"))
+def _zero_shot(stem: str, summary: Json, num_mistakes: int) -> ZeroShot:
     rows = pq.read_table(io.BytesIO(files.read(f"{stem}.parquet")))
     names = [entry["name"] for entry in summary["per_class"]]
     counted = [(entry["name"], entry["pictures"], entry["right"]) for entry in summary["per_class"] if entry["pictures"]]

@@ -18,7 +18,7 @@ from model.config import TrainConfig, result_fields
 from model.order import Order
 from model.shards import Shard, list_shards, read_manifest
 
-VERSION = 1  # raise it when the same settings would give other weights
+VERSION = 2  # raise it when the same settings would give other weights
 MANIFEST = "_MANIFEST.json"
 
 

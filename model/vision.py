@@ -183,13 +183,17 @@ class VisionTransformer(nn.Module):
         self.ln_post = LayerNorm(config.width)
         self.proj = nn.Parameter(scale * torch.randn(config.width, embed_dim))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, 3, R, R] -> [B, E]"""
+    def pooled(self, images: Tensor) -> Tensor:
+        """Features before the projection, which a linear probe is fitted on (CLIP appendix A.3).  [B, 3, R, R] -> [B, D]"""
         x_BPD = F.linear(patches(images, self.conv1.kernel_size[0]), self.conv1.weight.flatten(1))
         class_B1D = self.class_embedding.to(x_BPD.dtype).expand(x_BPD.shape[0], 1, -1)
         x_BLD = torch.cat([class_B1D, x_BPD], 1) + self.positional_embedding.to(x_BPD.dtype)
         x_BLD = self.transformer(self.ln_pre(x_BLD))
-        return self.ln_post(x_BLD[:, 0]) @ self.proj
+        return self.ln_post(x_BLD[:, 0])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, 3, R, R] -> [B, E]"""
+        return self.pooled(images) @ self.proj
 
 
 def patches(images: Tensor, side: int) -> Tensor:

@@ -20,7 +20,6 @@ ROBOTS, DNS, ADDRESS, CONNECT, TLS, TIMEOUT = "robots", "dns", "address", "conne
 REDIRECT, HTTP_4XX, HTTP_5XX, TOO_LARGE, OPT_OUT = "redirect", "http_4xx", "http_5xx", "too_large", "opt_out"
 DROPS = (ROBOTS, DNS, ADDRESS, CONNECT, TLS, TIMEOUT, REDIRECT, HTTP_4XX, HTTP_5XX, TOO_LARGE, OPT_OUT)
 
-RETRIED = (DNS, CONNECT, TIMEOUT, HTTP_5XX)  # and 429
 BUSY = (429, 503)
 FOLLOWED = (301, 302, 303, 307, 308)
 MAX_PAUSE_SECONDS = 60.0  # the longest Retry-After that is waited for

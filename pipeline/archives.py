@@ -10,9 +10,9 @@ source  Common Crawl's lists of paths; WARC 1.1 (ISO 28500)
 import gzip
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain
 from typing import BinaryIO, NamedTuple, cast
 
@@ -191,17 +191,22 @@ def _read_ahead(file: BinaryIO) -> Iterator[bytes]:
             yield piece
 
 
-def read_pieces(archive: str) -> Iterator[bytes]:
-    """The bytes of a file in pieces, as one stream: a web server gets one request, an object store one for each block."""
+def read_pieces(archive: str, start: int = 0) -> Generator[bytes, None, None]:
+    """The bytes of a file in pieces, as one stream: a web server gets one request, an object store one for each block.
+
+    start: the first byte that is wanted; a web server is then asked for pieces
+    """
     with ExitStack() as stack:
         with _told(archive):
             if not storage.is_remote(archive):
                 stream = open(archive, "rb")  # noqa: SIM115
-            elif archive.startswith(("http://", "https://")):
+            elif archive.startswith(("http://", "https://")) and not start:
                 stream = _http().open(archive, "rb", block_size=0, size=1)  # any size: else it asks for it first
             else:
                 stream = _filesystem(archive).open(archive, "rb", block_size=BLOCK_BYTES)
             file = cast("BinaryIO", stack.enter_context(stream))
+            if start:
+                file.seek(start)
         pieces = _read_ahead(file) if storage.is_remote(archive) else iter(lambda: file.read(PIECE_BYTES), b"")
         while True:
             with _told(archive):
@@ -231,3 +236,9 @@ def read_records(archive: str, wanted: bytes) -> Iterator[Record]:
     if sniff(archive, head) == "html":
         raise InputError(f"crawl: {archive}: expected a WARC or WAT file, found HTML; its source says another format than it has")
     yield from records.read(archive, chain([head], pieces), wanted)
+
+
+def read_record(archive: str, offset: int, kind: str) -> Record | None:
+    """The record at one place of an archive of format `kind` (wat, warc), and nothing else of it; None: of another type."""
+    with closing(read_pieces(archive, offset)) as pieces:
+        return records.read_at(archive, offset, pieces, b"metadata" if kind == "wat" else b"response")

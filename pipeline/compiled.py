@@ -81,6 +81,16 @@ def _trailing_zeros(typing_context, value):
 
 
 @intrinsic
+def _count_bits(typing_context, value):
+    """The number of bits that are set.  uint64 -> uint64"""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
 def _prefetch(typing_context, array, index):
     """Ask for the cache line of array[index] ahead of its use. The index, a uint64, must be inside."""
 
@@ -98,4 +108,5 @@ def _prefetch(typing_context, array, index):
 
 # As compiled code calls them: numba gives the typing context itself.
 trailing_zeros: Callable[..., Any] = _trailing_zeros
+count_bits: Callable[..., Any] = _count_bits
 prefetch: Callable[..., Any] = _prefetch

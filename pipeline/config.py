@@ -115,6 +115,8 @@ class BalanceConfig:
 class DownloadConfig:
     """How pictures are fetched and made small. Names as in img2dataset where it has them."""
 
+    engine: Literal["wit", "img2dataset"] = "wit"  # img2dataset: its own code, see pipeline/engine.py for what that gives up
+    img2dataset_python: str = free("")  # the interpreter that has it
     image_size: int = 256  # px
     resize_mode: Literal["keep_ratio", "keep_ratio_largest", "center_crop", "border", "no"] = "keep_ratio"
     resize_only_if_bigger: bool = True
@@ -122,15 +124,18 @@ class DownloadConfig:
     min_image_size: int = 32  # px, the shorter side as served: too_small
     max_aspect_ratio: float = 4.0  # longer over shorter side: aspect
     max_image_pixels: int = 89_478_485  # from the header, before any decode: bomb
+    max_decode_bytes: int = 400_000_000  # memory that decoding one picture may take: bomb
+    decode_seconds: float = 10.0  # of CPU, for one picture: decode
     max_image_bytes: int = 20_000_000  # too_large
     timeout_seconds: float = 30.0  # the whole of one attempt, redirects included
     connect_timeout_seconds: float = 10.0
     min_bytes_per_second: float = 1000.0  # slower than this over stall_seconds: timeout
     stall_seconds: float = 10.0
     max_redirects: int = 5
-    max_retries: int = 2  # of what may succeed next time: dns, connect, timeout, http_5xx
+    max_retries: int = 2  # of what may succeed next time: see pipeline/retries.py
     retry_seconds: float = 1.0  # first pause; doubles
     max_host_failures: int = 20  # attempts in a row that a host left unanswered: the rest of its URLs is not tried
+    max_host_wait_seconds: float = 3600.0  # Crawl-delays added up, of one host in one part: what would take longer is `robots`
     pairs_per_part: int = 10_000  # a part's pictures are in memory until it is written
     robots: bool = True
     user_agent: str = "wit-bot/1.0"
@@ -139,12 +144,17 @@ class DownloadConfig:
     concurrency: int = free(256)  # connections of one worker
     concurrency_per_host: int = free(4)
     host_delay_seconds: float = free(0.0)
+    control_hosts: tuple[str, ...] = free(("example.com", "www.iana.org", "www.wikipedia.org", "www.google.com"))  # see outage.py
+    outage_patience_seconds: float = free(600.0)  # how long a part waits for this machine's network to come back
+    num_decoders: int = free(1)  # processes of one worker that work on pixels
 
     def __post_init__(self) -> None:
         require(self.image_size > 0, f"download: image_size must be at least 1 px, found {self.image_size}")
         require(1 <= self.encode_quality <= 100, f"download: encode_quality must be 1 to 100, found {self.encode_quality}")
         require(self.pairs_per_part > 0, f"download: pairs_per_part must be at least 1, found {self.pairs_per_part}")
         require(self.concurrency > 0, f"download: concurrency must be at least 1, found {self.concurrency}")
+        require(self.num_decoders > 0, f"download: num_decoders must be at least 1, found {self.num_decoders}")
+        require(self.decode_seconds > 0, f"download: decode_seconds must be above 0, found {self.decode_seconds}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +163,17 @@ class MiniDownloadConfig(DownloadConfig):
 
     hosts_file: str = free("")  # hosts(5): the only names that resolve; the addresses in it are exempt from the address check
     hosts_port: int = free(0)  # port that the hosts of hosts_file listen on, whatever the URL says
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImportConfig:
+    """How pictures that img2dataset fetched are taken in; they are not resized."""
+
+    encode_quality: int = 95  # of those that cannot stay as they are
+    min_image_size: int = 32  # px, the shorter side as stored: too_small
+    max_aspect_ratio: float = 4.0
+    max_image_pixels: int = 89_478_485
+    max_image_bytes: int = 20_000_000  # a longer member is not read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +186,7 @@ class DedupeConfig:
     )
     max_urls_per_image: int = 20  # more URLs than this with the very same bytes: placeholder
     num_buckets: int = 64  # of hash bands
+    evaluation_sets: tuple[str, ...] = free(())  # folders or tars of pictures whose near copies leave; their content counts
 
     def __post_init__(self) -> None:
         require(0 <= self.max_distance <= 15, f"dedupe: max_distance must be 0 to 15 bits, found {self.max_distance}")
@@ -185,14 +207,6 @@ class ShardConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TrimConfig:
-    """What sharding needs to know of balancing: the survivors are trimmed to max_per_query by the same draws."""
-
-    shard: ShardConfig
-    balance: BalanceConfig
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RunConfig:
     """How the work is done; nothing here changes a row."""
 
@@ -208,6 +222,8 @@ class DatasetConfig:
 
     root: str = "out/mini"  # local path or s3:// URL
     archives: tuple[str, ...] = ()  # WAT or WARC files, folders of them or of HTML, *.paths files; local, s3:// or https://
+    retry_failed: bool = free(False)  # try again the downloads that failed and may succeed by now
+    tombstones: tuple[str, ...] = free(())  # files of jobs/remove.py of other roots; this root's own counts always
     queries: QueriesConfig = field(default_factory=QueriesConfig)
     crawl: CrawlConfig = field(default_factory=CrawlConfig)
     match: MatchConfig = field(default_factory=MatchConfig)
@@ -249,7 +265,7 @@ def pilot() -> DatasetConfig:
 
 def wit() -> DatasetConfig:
     """The paper's dataset: 500,000 queries, up to 20,000 pairs each, 400 million pairs."""
-    return DatasetConfig(root="out/wit", match=MatchConfig(num_buckets=4096), dedupe=DedupeConfig(num_buckets=4096))
+    return DatasetConfig(root="out/wit", match=MatchConfig(num_buckets=1024), dedupe=DedupeConfig(num_buckets=512))
 
 
 RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}

@@ -14,7 +14,6 @@ source  CLIP section 2.2 has no details; cc2dataset for the use of WAT files, CO
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -34,23 +33,8 @@ BATCH_BYTES = 4 << 20  # of WAT records
 BATCH_LINKS = 10_000  # of pages
 
 
-def _file_url(archive: str) -> str:
-    return archive if "://" in archive else Path(archive).absolute().as_uri()
-
-
-def _parsed(url: str, offset: int, page: responses.Page) -> tuple[Page, list[pages.Link]]:
-    """A page of an archive and its links."""
-    if page.html is None:
-        return Page(url, url, offset, readable=False), []
-    document = pages.parse(pages.decode(page.html, page.charset))
-    return Page(url, urls.base_url(url, pages.base_href(document)), offset), pages.links(document)
-
-
 def _html_batches(archive: str) -> Iterator[Batch]:
-    document = pages.parse(pages.decode(archives.read_html(archive)))
-    page_url = pages.canonical_link(document) or _file_url(archive)
-    page = Page(page_url, urls.base_url(page_url, pages.base_href(document)), -1)
-    yield links.of_pages([(page, pages.links(document))])
+    yield links.of_pages([links.in_file(archive, archives.read_html(archive))])
 
 
 def _warc_batches(archive: str) -> Iterator[Batch]:
@@ -58,7 +42,7 @@ def _warc_batches(archive: str) -> Iterator[Batch]:
     num_links = 0
     for record in archives.read_records(archive, b"response"):
         if page := responses.page(record.block):
-            found.append(_parsed(record.target, record.offset, page))
+            found.append(links.in_response(record.target, record.offset, page))
             num_links += len(found[-1][1]) + 1
         if num_links > BATCH_LINKS:
             yield links.of_pages(found)

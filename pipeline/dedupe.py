@@ -2,10 +2,12 @@
 
 in      images
 out     unique: pair_id and row of the pairs that stay; the images parts are not written again
-drops   placeholder: the same bytes under more than max_urls_per_image URLs, such as a "no image" picture
+drops   removed: a tombstone names the pair, its hosts or its picture
+        evaluation_overlap: near a picture of an evaluation set (overlap)
+        placeholder: the same bytes under more than max_urls_per_image URLs, such as a "no image" picture
         duplicate, near_duplicate: another pair of the group stays; it has the very same bytes, or not
 law     pictures are near iff their hashes and colors are (neighbors); groups are the connected components of "near" among
-        pairs that are no placeholders. Of a group the biggest text_rank stays, then the smallest pair_id
+        pairs that none of these three took. Of a group the biggest text_rank stays, then the smallest pair_id
 law     independent of the order and cut of the rows; what stays has no duplicates; equal sha256 means equal hash and colors
 shape   BANDS: count, the slim columns of each picture once for each band of its hash, cut into buckets by the band's bits.
         EDGES: count, for each bucket the groups inside it. STAGE: map; the buckets' groups are joined when it starts
@@ -25,13 +27,16 @@ from pipeline.config import DedupeConfig
 from pipeline.manifest import Dataset
 from pipeline.neighbors import Points
 from pipeline.stage import Stage
+from pipeline.tombstones import NAMED_BY, REMOVED, Tombstones
 
+EVALUATION_OVERLAP = "evaluation_overlap"
 PLACEHOLDER, DUPLICATE, NEAR_DUPLICATE = "placeholder", "duplicate", "near_duplicate"
 
 MAX_TEXT_RANK = 32  # a text of more words is no more specific: it is a list of keywords
+NO_TOMBSTONES = Tombstones.load(None)
 NUM_COLORS = schema.BANDS.field("colors").type.byte_width
 WORD = re.compile(r"\w+")
-SLIM = ("phash", "colors", "pair_id", "sha256", "image_url", "text")
+SLIM = ("phash", "colors", "pair_id", "sha256", "image_url", "page_url", "text")
 PICTURE = ("band", "phash", "colors")  # what rows of one picture have in common, in one band
 
 
@@ -127,13 +132,42 @@ class Groups:
         return cls(members, every.filter(pl.col("other_id").is_null())["sha256"].unique())
 
 
-def dedupe(images: pa.Table, groups: Groups) -> pa.Table:
+@dataclass(frozen=True)
+class Apart:
+    """The pairs that leave before groups are made: those that are removed, and those near an evaluation set's picture."""
+
+    tombstones: Tombstones = NO_TOMBSTONES
+    overlap: frozenset[str] = frozenset()
+
+    @classmethod
+    def load(cls, sides: Mapping[str, Dataset]) -> "Apart":
+        """From the sides that the build has."""
+        ids = sides["overlap"].read(("pair_id",))["pair_id"].to_pylist() if "overlap" in sides else []
+        return cls(Tombstones.load(sides.get("removed")), frozenset(ids))
+
+    def reasons(self, images: pa.Table) -> list[str | None]:
+        """Why each pair leaves; None where it does not."""
+        removed = self.tombstones.named(images) != ""
+        ids = images["pair_id"].to_pylist()
+        return [
+            REMOVED if gone else EVALUATION_OVERLAP if pair in self.overlap else None
+            for gone, pair in zip(removed.tolist(), ids, strict=True)
+        ]
+
+
+NOBODY = Apart()
+
+
+def dedupe(images: pa.Table, groups: Groups, apart: Apart = NOBODY) -> pa.Table:
     """UNIQUE rows of an images part, labelled; `survivor_id` names the pair that stays in the place of a dropped one."""
     rows = pl.DataFrame(images.select(["pair_id", "query_ids", "sha256"])).with_row_index("row")
     rows = rows.join(groups.members, on="pair_id", how="left", maintain_order="left")
+    rows = rows.with_columns(apart=pl.Series(apart.reasons(images), dtype=pl.String))
     is_placeholder = pl.col("sha256").is_in(groups.placeholders.implode())
     label = (
-        pl.when(is_placeholder)
+        pl.when(pl.col("apart").is_not_null())
+        .then(pl.col("apart"))
+        .when(is_placeholder)
         .then(pl.lit(PLACEHOLDER))
         .when(pl.col("survivor_id").is_null() | (pl.col("survivor_id") == pl.col("pair_id")))
         .then(None)
@@ -151,9 +185,10 @@ class BandsWorker:
 
     def __init__(self, config: DedupeConfig, sides: Mapping[str, Dataset]):
         self.config = config
+        self.apart = Apart.load(sides)
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        return bands(images, self.config)
+        return bands(images.filter(pa.array(self.apart.reasons(images), pa.string()).is_null()), self.config)
 
 
 class EdgesWorker:
@@ -171,14 +206,15 @@ class Worker:
 
     def __init__(self, config: DedupeConfig, sides: Mapping[str, Dataset]):
         self.groups = Groups.of(sides["edges"].read())
+        self.apart = Apart.load(sides)
 
     def __call__(self, images: pa.Table) -> pa.Table:
-        return dedupe(images, self.groups)
+        return dedupe(images, self.groups, self.apart)
 
 
 BANDS = Stage(
     name="dedupe_bands",
-    version=1,
+    version=2,
     shape="count",
     worker=BandsWorker,
     writes=schema.BANDS,
@@ -187,6 +223,4 @@ BANDS = Stage(
     buckets=lambda config: config.num_buckets,
 )
 EDGES = Stage(name="dedupe_edges", version=1, shape="count", worker=EdgesWorker, writes=schema.EDGES)
-STAGE = Stage(
-    name="dedupe", version=1, shape="map", worker=Worker, writes=schema.UNIQUE, columns=(("pair_id", "query_ids", "sha256"),)
-)
+STAGE = Stage(name="dedupe", version=2, shape="map", worker=Worker, writes=schema.UNIQUE, columns=(("query_ids", *NAMED_BY),))

@@ -72,7 +72,10 @@ class Limits:
         return cls.of(limits.read(), config)
 
     def keep(self, pair_ids: pa.ChunkedArray, query_ids: pa.ChunkedArray) -> np.ndarray:
-        """Which pairs stay: pair_ids [n] string, query_ids [n] list<uint32> -> [n] bool"""
+        """Which pairs stay: pair_ids [n] string, query_ids [n] list<uint32> -> [n] bool
+
+        A pair without queries, as an imported one, is over no limit.
+        """
         row, query = _flat(query_ids)
         if len(query) and (query.max() >= len(self.counts) or not self.counts[query].all()):
             unknown = next(q for q in query.tolist() if q >= len(self.counts) or not self.counts[q])
@@ -81,6 +84,7 @@ class Limits:
         passes = hashing.draw_by_key(keys[row], query) <= self.largest[query]
         stays = np.zeros(len(query_ids), bool)
         stays[row[passes]] = True
+        stays[np.bincount(row, minlength=len(stays)) == 0] = True
         return stays
 
     def up_to(self, query: np.ndarray) -> np.ndarray:

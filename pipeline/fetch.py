@@ -5,9 +5,11 @@ out     the bytes of an answer, or Failed with one of answers.DROPS
 drops   robots, dns, address, connect, tls, timeout, redirect, http_4xx, http_5xx, too_large, opt_out
 law     nothing is sent to an address that addresses.public refuses, at first or after a redirect; no attempt takes
         longer than timeout_seconds (the waits for a turn apart), and no body grows past max_image_bytes, packed or not;
-        a host never sees more than concurrency_per_host requests at once
-cost    one connection kept alive for each running request; at most concurrency bodies of LARGE_BYTES in memory, and
-        LARGE_BODIES bigger ones
+        a host never sees more than concurrency_per_host requests at once, and its Crawl-delay between two of them; so it is
+        over a whole cluster, for all pairs of a host are in one chain of parts (download.plan). A redirect from a host of
+        another part is the exception
+cost    one connection kept alive for each running request; bodies in memory are bounded (STEPS): a worker whose 256
+        servers all send 19 MB or without an end stays under 500 MB (test_attacks.py)
 source  RFC 9110, RFC 9309
 
 What may vary from run to run is what the web itself varies, and the breaker: after max_host_failures attempts in a row
@@ -27,15 +29,17 @@ from datetime import UTC, datetime
 import aiohttp
 from yarl import URL
 
-from pipeline import answers, hashing, hosts, robots
+from pipeline import answers, hosts, retries, robots
 from pipeline.addresses import Resolver, read_hosts
-from pipeline.answers import HTTP_4XX, HTTP_5XX, REDIRECT, RETRIED, Failed, Moved, Unpacker
+from pipeline.answers import HTTP_4XX, HTTP_5XX, REDIRECT, Failed, Moved, Unpacker
 from pipeline.config import DownloadConfig, MiniDownloadConfig
 from pipeline.errors import InputError
+from pipeline.visits import Visit
 
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this machine's trouble, no server's
-LARGE_BYTES = 1 << 20
-LARGE_BODIES = 8
+READ_BYTES = 16 << 10  # of an answer, received before it is asked for; a connection holds up to 256 kB more
+# How many bodies may be larger than so many bytes at once: what grows over a step waits for a place on it.
+STEPS = ((64 << 10, 80), (512 << 10, 10), (3 << 20, 2))
 
 
 class Host:
@@ -44,6 +48,9 @@ class Host:
     def __init__(self, config: DownloadConfig):
         self.turns = asyncio.Semaphore(config.concurrency_per_host)
         self.delay_seconds = config.host_delay_seconds
+        self.crawl_delay_seconds = 0.0  # as robots.txt asks
+        self.max_wait_seconds = config.max_host_wait_seconds
+        self.waited_seconds = 0.0
         self.max_failures = config.max_host_failures
         self.free_at = 0.0  # loop time
         self.failures = 0  # in a row
@@ -51,12 +58,15 @@ class Host:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until the host may be asked once more."""
+        """Wait until the host may be asked once more. Failed where it asks for a pace that would take for ever."""
         loop = asyncio.get_running_loop()
         async with self.turns:
             while (pause := self.free_at - loop.time()) > 0 and not self.lost:
+                if self.waited_seconds + self.crawl_delay_seconds > self.max_wait_seconds:
+                    raise Failed(answers.ROBOTS)
                 await asyncio.sleep(pause)
-            self.free_at = loop.time() + self.delay_seconds
+            self.waited_seconds += self.crawl_delay_seconds
+            self.free_at = loop.time() + max(self.delay_seconds, self.crawl_delay_seconds)
             yield
 
     def failed(self, failure: Failed) -> Failed:
@@ -94,14 +104,18 @@ def request_url(url: str) -> URL:
 
 
 class Client:
-    """The connections of one part: `async with Client(config, tls) as client: async with client.fetch(url) as body`."""
+    """The connections of one part: `async with Client(config, tls) as client: async with client.fetch(url) as body`.
+
+    visits: what was asked and answered, by the URL given to `fetch`; robots.txt is not noted
+    """
 
     def __init__(self, config: DownloadConfig, tls: ssl.SSLContext):
         self.config = config
+        self.visits: dict[str, Visit] = {}
         self.hosts: dict[str, Host] = {}
         self.robots = robots.Cache(self.read_robots, config.user_agent)
         self.running = asyncio.Semaphore(config.concurrency)
-        self.large = asyncio.Semaphore(LARGE_BODIES)
+        self.steps = [(num_bytes, asyncio.Semaphore(places)) for num_bytes, places in STEPS]
         names, port = None, 0
         if isinstance(config, MiniDownloadConfig) and config.hosts_file:
             names, port = read_hosts(config.hosts_file), config.hosts_port
@@ -114,6 +128,7 @@ class Client:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            read_bufsize=READ_BYTES,
         )
 
     async def __aenter__(self) -> "Client":
@@ -124,43 +139,54 @@ class Client:
         await self.resolver.close()
 
     @asynccontextmanager
-    async def fetch(self, url: str) -> AsyncIterator[bytes]:
+    async def fetch(self, url: str) -> AsyncIterator[bytearray]:
         """The body at `url`; its place among the running fetches is kept until the caller is done with it. Failed."""
         async with AsyncExitStack() as held:
-            yield await self.get(answers.follow(url, url), held)
+            visit = self.visits[url] = Visit()
+            try:
+                body = await self.get(answers.follow(url, url), held, visit)
+            finally:
+                visit.end()
+            yield body
 
-    async def get(self, url: str, held: AsyncExitStack, for_robots: bool = False) -> bytes:
-        """The body at `url`, tried again where that may help; `held` takes what stands for its memory."""
+    async def get(self, url: str, held: AsyncExitStack, visit: Visit | None) -> bytearray:
+        """The body at `url`, tried again where that may help; `held` takes what stands for its memory.
+
+        visit: where the requests for a picture are noted; None: it is a robots.txt
+        """
         for attempt in range(self.config.max_retries + 1):
             try:
-                if not for_robots:  # who asks for robots.txt has its place already
-                    await held.enter_async_context(self.running)
-                return await self.walk(url, held, for_robots)
+                return await self.walk(url, held, visit)
             except Failed as failure:
                 await held.aclose()
                 if not failure.retry or attempt == self.config.max_retries:
                     raise
-                jitter = hashing.string_hash(f"{url} {attempt}") / 2**64
-                backoff = self.config.retry_seconds * 2**attempt * (0.5 + jitter)
+                first_seconds = self.config.retry_seconds
+                backoff = retries.pause_seconds(url, failure.reason, failure.status, attempt, first_seconds)
                 pause_seconds = max(backoff, failure.pause_seconds)
             await asyncio.sleep(pause_seconds)
         raise AssertionError("the last attempt returns or raises")
 
-    async def walk(self, url: str, held: AsyncExitStack, for_robots: bool) -> bytes:
+    async def walk(self, url: str, held: AsyncExitStack, visit: Visit | None) -> bytearray:
         """One attempt: `url` and where it redirects to."""
         seen, seconds = {url}, self.config.timeout_seconds
-        for _ in range(1 + (robots.MAX_REDIRECTS if for_robots else self.config.max_redirects)):
-            if self.config.robots and not for_robots and not await self.robots.allowed(url):
-                raise Failed(answers.ROBOTS)
+        for _ in range(1 + (self.config.max_redirects if visit else robots.MAX_REDIRECTS)):
             host = self.host(url)
+            if self.config.robots and visit:
+                if not await self.robots.allowed(url):
+                    raise Failed(answers.ROBOTS)
+                host.crawl_delay_seconds = max(host.crawl_delay_seconds, await self.robots.crawl_delay(url))
             async with host.turn():
                 if host.lost:
                     raise Failed(host.lost)
+                if visit:  # who waits for a turn takes no place: slow hosts would hold up all others
+                    await held.enter_async_context(self.running)
                 loop = asyncio.get_running_loop()
                 start = loop.time()
                 try:
-                    return await self.exchange(url, host, seconds, held, for_robots)
+                    return await self.exchange(url, host, seconds, held, visit)
                 except Moved as moved:
+                    await held.aclose()
                     url = answers.follow(url, moved.location)
                     seconds -= loop.time() - start
             if url in seen or seconds <= 0:
@@ -175,15 +201,19 @@ class Client:
             self.hosts[name] = Host(self.config)
         return self.hosts[name]
 
-    async def exchange(self, url: str, host: Host, seconds: float, held: AsyncExitStack, for_robots: bool) -> bytes:
+    async def exchange(self, url: str, host: Host, seconds: float, held: AsyncExitStack, visit: Visit | None) -> bytearray:
         """One request and its answer, within so many seconds; Failed or Moved. Counts for the host's breaker."""
+        if visit:
+            visit.ask(url)
         try:
             async with asyncio.timeout(seconds) as deadline:
                 await self.resolver.lookup(hosts.host(url), answers.port_of(url))
                 async with self.session.get(request_url(url), allow_redirects=False) as response:
+                    if visit:
+                        visit.hear(response.status, response.headers)
                     try:
                         self.judge(response, host)
-                        return await self.take(response, deadline, held, for_robots)
+                        return await self.take(response, deadline, held, for_robots=visit is None)
                     finally:
                         if not response.content.is_eof():
                             response.close()
@@ -191,7 +221,7 @@ class Client:
             if getattr(error, "errno", None) in OURS:
                 raise
             reason = answers.reason_of(error)
-            raise host.failed(Failed(reason, retry=reason in RETRIED)) from error
+            raise host.failed(Failed(reason, retry=retries.policy(reason).now)) from error
 
     def judge(self, response: aiohttp.ClientResponse, host: Host) -> None:
         """Failed or Moved unless the status says that a body worth having follows."""
@@ -205,11 +235,11 @@ class Client:
         if status in answers.FOLLOWED:
             raise Moved(response.headers.get("Location"))
         if not 200 <= status < 300:
-            raise Failed(reason, retry=reason in RETRIED, status=status)
+            raise Failed(reason, retry=retries.policy(reason, status).now, status=status)
 
     async def take(
         self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, held: AsyncExitStack, for_robots: bool
-    ) -> bytes:
+    ) -> bytearray:
         """The body of a good answer; Failed where it is too large or its owner opts out."""
         max_bytes = robots.MAX_ROBOTS_BYTES if for_robots else self.config.max_image_bytes
         if not for_robots:
@@ -220,12 +250,14 @@ class Client:
                 raise Failed(answers.OPT_OUT)
         body = await self.read(response, max_bytes, deadline, held)
         if len(body) > max_bytes and not for_robots:
+            body.clear()  # the exception's traceback would keep it
             raise Failed(answers.TOO_LARGE)
-        return body[:max_bytes]
+        del body[max_bytes:]
+        return body
 
     async def read(
         self, response: aiohttp.ClientResponse, max_bytes: int, deadline: asyncio.Timeout, held: AsyncExitStack
-    ) -> bytes:
+    ) -> bytearray:
         """The unpacked body, or its first max_bytes + 1 bytes; TimeoutError where it comes too slowly."""
         loop, stall_seconds = asyncio.get_running_loop(), self.config.stall_seconds
         enough, received = self.config.min_bytes_per_second * stall_seconds, 0
@@ -236,20 +268,21 @@ class Client:
                 if received >= enough:
                     stall.reschedule(loop.time() + stall_seconds)
                     received = 0
-                was_small = len(unpacker.data) <= LARGE_BYTES
+                before = len(unpacker.data)
                 if not unpacker.feed(chunk):
                     break
-                if was_small and len(unpacker.data) > LARGE_BYTES:
-                    await self.wait_for_memory(held, deadline, stall)
-        return bytes(unpacker.data)
+                for num_bytes, places in self.steps:
+                    if before <= num_bytes < len(unpacker.data):
+                        await self.wait_for_memory(places, held, deadline, stall)
+        return unpacker.data
 
-    async def wait_for_memory(self, held: AsyncExitStack, *clocks: asyncio.Timeout) -> None:
-        """Wait until one more large body fits; the clocks stand still meanwhile, for the server is not to blame."""
+    async def wait_for_memory(self, places: asyncio.Semaphore, held: AsyncExitStack, *clocks: asyncio.Timeout) -> None:
+        """Wait for one of the places; the clocks stand still meanwhile, for the server is not to blame."""
         loop = asyncio.get_running_loop()
         left = [(clock.when() or 0.0) - loop.time() for clock in clocks]
         for clock in clocks:
             clock.reschedule(None)
-        await held.enter_async_context(self.large)
+        await held.enter_async_context(places)
         for clock, seconds in zip(clocks, left, strict=True):
             clock.reschedule(loop.time() + seconds)
 
@@ -257,7 +290,7 @@ class Client:
         """The text of a robots.txt, or what its absence means; Failed where the site cannot be reached."""
         try:
             async with AsyncExitStack() as held:
-                return (await self.get(url, held, for_robots=True)).decode("utf-8", "replace")
+                return (await self.get(url, held, visit=None)).decode("utf-8", "replace")
         except Failed as failure:
             if failure.reason == HTTP_5XX or failure.status == 429:
                 return robots.FORBID_EVERYTHING

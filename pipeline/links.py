@@ -7,12 +7,13 @@ cost    no copy of a WAT's texts
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline import strings, wat
+from pipeline import pages, responses, strings, wat
 from pipeline.pages import ATTRIBUTES, Link
 from pipeline.records import Record
 from pipeline.urls import base_url
@@ -40,14 +41,29 @@ class Batch(NamedTuple):
     texts: pa.StringArray  # [texts] as written
 
 
-def of_pages(pages: Sequence[tuple[Page, list[Link]]]) -> Batch:
+def in_response(url: str, offset: int, page: responses.Page) -> tuple[Page, list[Link]]:
+    """A page of an archive and its links."""
+    if page.html is None:
+        return Page(url, url, offset, readable=False), []
+    document = pages.parse(pages.decode(page.html, page.charset))
+    return Page(url, base_url(url, pages.base_href(document)), offset), pages.links(document)
+
+
+def in_file(archive: str, html: bytes) -> tuple[Page, list[Link]]:
+    """A page that is a file, and its links."""
+    document = pages.parse(pages.decode(html))
+    url = pages.canonical_link(document) or (archive if "://" in archive else Path(archive).absolute().as_uri())
+    return Page(url, base_url(url, pages.base_href(document)), -1), pages.links(document)
+
+
+def of_pages(parsed: Sequence[tuple[Page, list[Link]]]) -> Batch:
     """The links of parsed pages."""
     found = [
-        (number, link) for number, (page, links) in enumerate(pages) for link in (links if page.readable else [Link("", [])])
+        (number, link) for number, (page, links) in enumerate(parsed) for link in (links if page.readable else [Link("", [])])
     ]
     texts = [(place, ATTRIBUTES.index(name), text) for place, (_, link) in enumerate(found) for name, text in link.texts if text]
     return Batch(
-        [page for page, _ in pages],
+        [page for page, _ in parsed],
         np.array([number for number, _ in found], np.int64),
         pa.array([strings.valid(link.url) for _, link in found], pa.string()),
         np.array([place for place, _, _ in texts], np.int64),

@@ -3,11 +3,13 @@
 folder/
   <part>.parquet, <part>.tar   the parts
   _dropped/<part>.parquet      a sample of the rows that left, with their reason
+  _failed/<part>.parquet       which rows of its source left and why, all of them: where a stage tries some of them again later
+  _log/<part>.parquet          what is of the run and not of the rows (when each was fetched, which headers came): in no hash
   _parts/<part>.json           commit record, written after the part's files: a part without one does not exist
   _MANIFEST.json               written last: every record, the sums, the fingerprint
 law     rows_in = rows_out + sum(drops) for each part and for the whole (but for summaries, see stage)
-law     `Manifest.hash` covers names, rows, drops, file hashes and fingerprint, not times: two runs that made the same
-        rows have the same hash
+law     `Manifest.hash` covers names, rows, drops, file hashes and fingerprint, not times and logs: two runs that made the
+        same rows have the same hash. A log that is lost is not missed: nothing is fetched again for its sake
 """
 
 import io
@@ -47,7 +49,10 @@ class File:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Part:
-    """A commit record. `made_from` is the hash of everything the part was made from; `seconds` is no part of identity."""
+    """A commit record. `made_from` is the hash of everything the part was made from; `seconds` and `logs` are no identity.
+
+    A part that was amended (rows that had failed were tried again, and came out) has all the files that it had, and more.
+    """
 
     name: str
     files: tuple[File, ...]
@@ -55,23 +60,29 @@ class Part:
     rows_out: int
     drops: dict[str, int]
     made_from: str
+    amends: str = ""  # the version of the part that this one takes the place of; "" where it is the first
+    logs: tuple[File, ...] = ()  # of the part as it was made, and of each time that it was amended
     seconds: float = 0.0
 
     @classmethod
     def from_json(cls, data: bytes) -> "Part":
         """The record in a file of _parts/."""
-        fields = json.loads(data)
-        return cls(**{**fields, "files": tuple(File(**file) for file in fields["files"])})
+        fields = {"logs": (), **json.loads(data)}
+        return cls(**{**fields, **{kind: tuple(File(**file) for file in fields[kind]) for kind in ("files", "logs")}})
 
     def identity(self) -> Json:
         """What makes two records the same record."""
         fields = asdict(self)
-        del fields["seconds"]
+        del fields["seconds"], fields["logs"]
         return fields
 
     def digest(self) -> str:
-        """Hash of the part's content."""
-        return sha256(canonical([asdict(file) for file in self.files]))
+        """Hash of the part's rows: what others are made from. Samples and lists of what left are not in it."""
+        return sha256(canonical([asdict(file) for file in self.files if not file.name.startswith("_")]))
+
+    def version(self) -> str:
+        """Hash of the record."""
+        return sha256(canonical(self.identity()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,6 +118,10 @@ class Manifest:
     def hash(self) -> str:
         """Hash of the dataset: equal for equal rows made with equal settings."""
         return sha256(canonical([self.stage, self.fingerprint, self.num_buckets, [part.identity() for part in self.parts]]))
+
+    def digest(self) -> str:
+        """Hash of the rows of all parts."""
+        return sha256(canonical([self.num_buckets, [[part.name, part.digest()] for part in self.parts]]))
 
     def to_json(self) -> bytes:
         """The content of _MANIFEST.json."""
@@ -171,9 +186,9 @@ class Dataset:
     def read_row_group(self, name: str, row_group: int, columns: tuple[str, ...] | None = None) -> pa.Table:
         """One bucket of a part; the pages that are read are checked against their checksums."""
         (file,) = [file for file in self.parts[name].files if not file.name.startswith("_")]
-        with storage.open_read(storage.join(self.folder, file.name)) as stream:
+        with storage.open_read(storage.join(self.folder, file.name), ahead=False) as stream:
             try:
-                reader = pq.ParquetFile(stream, page_checksum_verification=True)
+                reader = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True)
                 return reader.read_row_group(row_group, columns=None if columns is None else list(columns))
             except (pa.ArrowInvalid, OSError) as error:
                 raise torn(self.folder, file, str(error)) from error
@@ -181,6 +196,13 @@ class Dataset:
     def read(self, columns: tuple[str, ...] | None = None) -> pa.Table:
         """All rows of all parts, in the order of the manifest."""
         return pa.concat_tables([self.read_part(part.name, columns) for part in self.manifest.parts])
+
+    def read_failed(self, name: str) -> pa.Table | None:
+        """Every row that left a part, as schema.FAILED; None where no row left, or the stage keeps no list of them."""
+        for file in self.parts[name].files:
+            if file.name.startswith("_failed/"):
+                return pq.read_table(io.BytesIO(self._bytes(file)))
+        return None
 
     def read_dropped(self) -> pa.Table | None:
         """The samples of dropped rows of all parts, with their column `drop`; None where nothing was dropped."""
@@ -195,3 +217,19 @@ def torn(folder: str, file: File, found: str) -> TornPart:
         f"{storage.join(folder, file.name)}: expected {file.num_bytes} bytes with sha256 {file.sha256[:12]}..., found {found}; "
         "run the same command again with --run.verify hash: it rebuilds what is torn"
     )
+
+
+def record_path(target: str, part: str) -> str:
+    """Where the commit record of a part is."""
+    return storage.join(target, "_parts", f"{part}.json")
+
+
+def intact(target: str, part: Part, verify: str) -> bool:
+    """True if the part's files are what its record says."""
+    for file in part.files:
+        path = storage.join(target, file.name)
+        if storage.size(path) != file.num_bytes:
+            return False
+        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
+            return False
+    return True

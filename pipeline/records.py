@@ -182,6 +182,11 @@ class Reader:
         self.position += len(END)
         return self.finished(head, text, wanted)
 
+    def next(self, wanted: bytes) -> Record | None:
+        """The record that begins here, compressed or not, if it is of the type `wanted`."""
+        compressed = self.need(len(GZIP)) and self.data.startswith(GZIP, self.position)
+        return self.member(wanted) if compressed else self.plain(wanted)
+
     def finished(self, head: Head, text: bytes, wanted: bytes) -> Record | None:
         """The record of a header and the text that it stands in."""
         if _field(head.text, b"warc-type").lower() != wanted:
@@ -204,7 +209,15 @@ def read(archive: str, pieces: Iterator[bytes], wanted: bytes) -> Iterator[Recor
                     raise cut_off(archive, reader.record)
                 reader.position = len(reader.data)
             return
-        compressed = reader.need(len(GZIP)) and reader.data.startswith(GZIP, reader.position)
-        record = reader.member(wanted) if compressed else reader.plain(wanted)
+        record = reader.next(wanted)
         if record is not None:
             yield record
+
+
+def read_at(archive: str, offset: int, pieces: Iterator[bytes], wanted: bytes) -> Record | None:
+    """The record that begins at `offset`, of a file whose pieces come from there on; None where it is of another type."""
+    reader = Reader(archive, pieces)
+    reader.start = reader.record = offset
+    if not reader.need(1):
+        raise cut_off(archive, offset)
+    return reader.next(wanted)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline import hashing, query_report, samples, storage
+from pipeline import failures, hashing, query_report, samples, storage
 from pipeline.errors import InputError
 from pipeline.manifest import Dataset, Manifest, canonical
 from pipeline.samples import Drop, Pair
@@ -20,7 +20,8 @@ FOLDERS = {  # in the order of the work: what the stage does with its rows
     "3_balanced": "repeated pairs merged, and only so many pairs for each query",
     "4_images": "pictures fetched, decoded and made small",
     "5_unique": "one pair for each picture",
-    "6_shards": "trimmed to the limit for each query, mixed and written",
+    "5_unique/_trimmed": "trimmed to the limit for each query",
+    "6_shards": "mixed and written",
 }
 WHY = {  # what a reason means, for a reader who has not seen the stages
     "no_text": "the link has no text",
@@ -50,11 +51,15 @@ WHY = {  # what a reason means, for a reader who has not seen the stages
     "too_small": "too few pixels",
     "aspect": "too long and narrow",
     "decode": "a broken picture",
+    "not_downloaded": "whoever made the folder did not get it",
+    "no_member": "the folder's tar has no such picture",
+    "removed": "its owner asked for it, see jobs/remove.py",
+    "evaluation_overlap": "a near copy of a picture of an evaluation set",
     "placeholder": "the very same bytes under many URLs",
     "duplicate": "the very same bytes as a pair that stays",
     "near_duplicate": "nearly the same picture as a pair that stays",
 }
-WITH_PICTURES = ("5_unique", "6_shards")  # what they drop had been downloaded
+WITH_PICTURES = ("5_unique", "5_unique/_trimmed")  # what they drop had been downloaded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +71,7 @@ class Step:
     rows_in: int
     rows_out: int
     drops: dict[str, int]  # by reason, most frequent first
+    diagnoses: list[str]  # what is wrong with all of it rather than with single rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,11 +105,7 @@ class Facts:
 def collect(root: str, *, num_kept: int = 48, num_dropped: int = 4, num_top: int = 18) -> Facts:
     """The facts of the dataset under `root`, with so many kept pairs, dropped rows for each reason, and top queries."""
     found = {name: manifest for name in ("queries", *FOLDERS) if (manifest := _manifest(root, name)) is not None}
-    funnel = [
-        Step(folder=name, does=does, rows_in=found[name].rows_in, rows_out=found[name].rows_out, drops=found[name].drops)
-        for name, does in FOLDERS.items()
-        if name in found
-    ]
+    funnel = [_step(name, does, found[name]) for name, does in FOLDERS.items() if name in found]
     return Facts(
         funnel=funnel,
         origins=[_origin(name, manifest) for name, manifest in found.items()],
@@ -119,6 +121,13 @@ def _manifest(root: str, name: str) -> Manifest | None:
         return Dataset(storage.join(root, name)).manifest
     except InputError:
         return None
+
+
+def _step(name: str, does: str, manifest: Manifest) -> Step:
+    diagnoses = failures.diagnose(manifest.rows_in, manifest.drops) if name == "4_images" else []
+    return Step(
+        folder=name, does=does, rows_in=manifest.rows_in, rows_out=manifest.rows_out, drops=manifest.drops, diagnoses=diagnoses
+    )
 
 
 def _origin(name: str, manifest: Manifest) -> Origin:

@@ -50,12 +50,19 @@ class Cache:
 
     async def allowed(self, url: str) -> bool:
         """Whether the origin of `url` lets this crawler fetch it."""
+        return (await self.of(url)).can_fetch(url, self.token)
+
+    async def crawl_delay(self, url: str) -> float:
+        """Seconds between two requests that the origin of `url` asks for; 0 where it does not say."""
+        return max(0.0, (await self.of(url)).crawl_delay(self.token) or 0.0)
+
+    async def of(self, url: str) -> Protego:
+        """The rules of the origin of `url`."""
         key = origin(url)
         if key not in self.rules:
             self.rules[key] = asyncio.create_task(self.load(key))
         # A waiter that runs out of time must not take the answer away from the others.
-        rules = await asyncio.shield(self.rules[key])
-        return rules.can_fetch(url, self.token)
+        return await asyncio.shield(self.rules[key])
 
     async def load(self, key: str) -> Protego:
         return Protego.parse(await self.read(f"{key}/robots.txt"))

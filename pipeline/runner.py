@@ -5,10 +5,10 @@ out     the target folder with its manifest; a folder made with another fingerpr
 law     running the same command again after any failure does only what is missing: a part is kept when its record says
         that it was made from the same inputs with the same settings, and its files are what the record says
 law     what ran where, in which order and how often changes nothing in the manifest's hash
-Ray     one row per part travels through Ray Data, never the data. Light stages are tasks, the others actors; a part may
-        kill its worker at most `max_restarts` times more than once, because Ray Data would otherwise retry it for ever.
-        What is the user's business (InputError) comes back as a value, so that the other parts finish and one clear line
-        is shown.
+Ray     one row per chain of parts (most are of one) travels through Ray Data, never the data. Light stages are tasks, the
+        others actors; a part may kill its worker at most `max_restarts` times more than once in one execution, because Ray
+        Data would otherwise retry it for ever. What is the user's business (InputError) comes back as a value, so that the
+        other parts finish and one clear line is shown.
 """
 
 import json
@@ -16,32 +16,26 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import storage
-from pipeline.config import RunConfig, rows_fields
+from pipeline.config import RunConfig
 from pipeline.errors import InputError
 from pipeline.events import Events
+from pipeline.folders import amended, claim, committed, fingerprint, finish, manifest_in
 from pipeline.hashing import sha256
-from pipeline.manifest import NAME, Dataset, Json, Manifest, Part, canonical
-from pipeline.parts import Job, PartMaker, record_path, write_part
+from pipeline.manifest import Dataset, Json, Manifest, Part, canonical, intact
+from pipeline.parts import Job, PartMaker, write_part
 from pipeline.progress import Progress
-from pipeline.stage import Input, Stage, Step, Task, plan_group, plan_map
+from pipeline.stage import Input, Stage, Step, Task, chains, plan_group, plan_map
 
-FINGERPRINT = "_FINGERPRINT.json"
-LOOKUPS = 32  # records looked up at once: they are small and far away
+MAX_EXECUTIONS = 20  # of one stage, each of which made something
+ROW = pa.schema([("name", pa.string()), ("part", pa.string()), ("error", pa.string())])  # what a worker says of a part
 Execute = Callable[[Job, Sequence[tuple[Task, str]], RunConfig], Iterable[Part | InputError]]
-
-
-def fingerprint(name: str, version: int, config: Any, upstream: Sequence[Manifest]) -> Json:
-    """What the rows of a dataset depend on, but for the rows of its sources."""
-    sources = {manifest.stage: sha256(canonical(manifest.fingerprint))[:16] for manifest in upstream}
-    return {"stage": name, "version": version, "config": json.loads(canonical(rows_fields(config))), "upstream": sources}
 
 
 def run(
@@ -61,10 +55,10 @@ def run(
     manifests = [Dataset(folder).manifest for folder in sources]
     side_manifests = [Dataset(folder).manifest for folder in sides.values()]
     mark = fingerprint(stage.name, stage.version, config, [*manifests, *side_manifests])
-    _claim(target, mark)
-    tasks = _tasks(stage, config, manifests, [manifest.hash for manifest in side_manifests], mark)
-    found = _finished(target, tasks, settings)
-    old = _manifest(target)
+    claim(target, mark)
+    tasks = _tasks(stage, config, manifests, [manifest.digest() for manifest in side_manifests], mark)
+    found = committed(target, tasks, settings)
+    old = manifest_in(target)
     pending = [(task, made_from) for task, made_from in tasks if task.part not in found]
     if (
         not pending
@@ -76,14 +70,7 @@ def run(
     job = Job(
         stage=stage, config=config, sources=tuple(sources), target=target, sides=sides, dropped_sample=settings.dropped_sample
     )
-    progress = Progress(stage.name, len(tasks), len(found), events)
-    for result in (execute or on_ray)(job, pending, settings):
-        if isinstance(result, InputError):
-            with suppress(InputError):  # the store that refused a part may refuse this too; the first error is the one to show
-                events.flush()
-            raise InputError(f"{result} ({len(found)} of {len(tasks)} parts of {target} are committed and stay)")
-        found[result.name] = result
-        progress.add(result)
+    _make_all(job, pending, found, settings, events, execute)
     num_buckets = stage.buckets(config) if stage.buckets else 0
     parts = tuple(found[task.part] for task, _ in tasks)
     manifest = Manifest(
@@ -94,6 +81,58 @@ def run(
         "stage_done", f"{stage.name:<16} {_counts(manifest)}  {manifest.seconds:.1f} s", stage=stage.name, hash=manifest.hash,
         rows_in=manifest.rows_in, rows_out=manifest.rows_out, seconds=manifest.seconds, parts=len(parts), parts_made=len(pending),
         **{f"drop/{reason}": count for reason, count in manifest.drops.items()},
+    )  # fmt: skip
+    return manifest
+
+
+def _make_all(
+    job: Job, pending: Sequence[tuple[Task, str]], found: dict[str, Part], settings: RunConfig, events: Events,
+    execute: Execute | None,
+) -> None:  # fmt: skip
+    """Make the pending parts and put them into `found`, where those are that need not be made."""
+    num_parts = len(pending) + len(found)
+    progress = Progress(job.stage.name, num_parts, len(found), events)
+    for result in (execute or on_ray)(job, pending, settings):
+        if isinstance(result, InputError):
+            with suppress(InputError):  # the store that refused a part may refuse this too; the first error is the one to show
+                events.flush()
+            raise InputError(f"{result} ({len(found)} of {num_parts} parts of {job.target} are committed and stay)")
+        found[result.name] = result
+        progress.add(result)
+
+
+def retry(step: Step, root: str, *, settings: RunConfig, events: Events, execute: Execute | None = None) -> Manifest:
+    """Try again the rows of a finished step that failed and may come out by now; every other row and file stays as it is.
+
+    Interrupted, the same call goes on; the folder's manifest is the old one until every part has been tried.
+    """
+    started, stage, target = time.monotonic(), step.stage, storage.join(root, step.target)
+    sources = [storage.join(root, name) for name in step.sources]
+    sides = {name: storage.join(root, folder) for name, folder in dict(step.sides).items()}
+    manifests, side_manifests = ([Dataset(folder).manifest for folder in folders] for folders in (sources, sides.values()))
+    mark = fingerprint(stage.name, stage.version, step.config, [*manifests, *side_manifests])
+    claim(target, mark)
+    old = Dataset(target).manifest
+    tasks = _tasks(stage, step.config, manifests, [manifest.digest() for manifest in side_manifests], mark)
+    if [(part.name, part.made_from) for part in old.parts] != [(task.part, made_from) for task, made_from in tasks]:
+        raise InputError(f"{target} is not up to date with its sources: run the same command without --retry-failed first")
+    found = amended(target, old, settings)
+    whole = {part.name: part for part in old.parts if not any(file.name.startswith("_failed/") for file in part.files)}
+    pending = [(task, made_from) for task, made_from in tasks if task.part not in found and task.part not in whole]
+    job = Job(
+        stage=stage, config=step.config, sources=tuple(sources), target=target, sides=sides, amend=True,
+        dropped_sample=settings.dropped_sample,
+    )  # fmt: skip
+    found |= whole
+    _make_all(job, pending, found, settings, events, execute)
+    parts = tuple(found[part.name] for part in old.parts)
+    manifest = replace(old, parts=parts, seconds=round(time.monotonic() - started, 3))
+    if manifest.hash != old.hash:
+        finish(target, manifest, old)
+    more, failed = manifest.rows_out - old.rows_out, sum(old.drops.values())
+    events.log(
+        "stage_retried", f"{stage.name:<16} tried again: {more:,} more of {failed:,} that had failed; {_counts(manifest)}",
+        stage=stage.name, hash=manifest.hash, rows_more=more, rows_failed=failed, seconds=manifest.seconds,
     )  # fmt: skip
     return manifest
 
@@ -115,8 +154,8 @@ def run_steps(
 def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: Mapping[str, pa.Table]) -> Manifest:
     """Write and commit a dataset that the driver made itself; nothing is written where it is there already."""
     mark = fingerprint(stage, version, config, [])
-    _claim(target, mark)
-    old = _manifest(target)
+    claim(target, mark)
+    old = manifest_in(target)
     missing = sorted(set(part.name for part in old.parts) - set(parts)) if old else []
     if missing:
         raise InputError(
@@ -129,7 +168,7 @@ def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: 
         job = Job(stage=whole, config=config, sources=(), target=target, sides={}, dropped_sample=0)
         made_from = sha256(canonical([mark, [str(table.schema), table.to_pylist()]]))
         known = {part.name: part for part in old.parts}.get(name) if old else None
-        if known is not None and known.made_from == made_from and _intact(target, known, "hash"):
+        if known is not None and known.made_from == made_from and intact(target, known, "hash"):
             made.append(known)
             continue
         task = Task(part=name, inputs=())
@@ -142,21 +181,9 @@ def write_dataset(target: str, *, stage: str, version: int, config: Any, parts: 
 
 def finished(target: str, *, stage: str, version: int, config: Any) -> Manifest | None:
     """The manifest of a driver-made dataset if it is there, whole and made with this config; refuses another config."""
-    _claim(target, fingerprint(stage, version, config, []))
-    old = _manifest(target)
-    return old if old is not None and all(_intact(target, part, "hash") for part in old.parts) else None
-
-
-def finish(target: str, manifest: Manifest, old: Manifest | None) -> None:
-    """Write the manifest, then remove the files that only the old one listed."""
-    storage.write(storage.join(target, NAME), manifest.to_json())
-    if old is None:
-        return
-    listed = {file.name for part in manifest.parts for file in part.files}
-    for part in old.parts:
-        for file in part.files:
-            if file.name not in listed:
-                storage.remove(storage.join(target, file.name))
+    claim(target, fingerprint(stage, version, config, []))
+    old = manifest_in(target)
+    return old if old is not None and all(intact(target, part, "hash") for part in old.parts) else None
 
 
 def in_process(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
@@ -167,33 +194,53 @@ def in_process(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfi
 
 
 def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
-    """The parts, made by a pool of workers, in the order in which they are ready."""
+    """The parts, made by a pool of workers, in the order in which they are ready.
+
+    A worker that died for good ends Ray Data's execution. What is left then goes into another one, as long as each makes parts:
+    nodes may go as often as they like; a part that kills every worker is soon the only one that is left.
+    """
     if not pending:
         return
     connect()
-    import ray
     from ray.exceptions import ActorDiedError, ActorUnavailableError, WorkerCrashedError
+
+    left = {task.part: (task, made_from) for task, made_from in pending}
+    for executions in range(MAX_EXECUTIONS):
+        before = len(left)
+        if not left:
+            return
+        try:
+            for part, result in _execute(job, list(left.values()), settings):
+                del left[part]
+                yield result
+        except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
+            if len(left) == before or executions + 1 == MAX_EXECUTIONS:
+                raise InputError(
+                    f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part: killed for memory, or "
+                    "a crash in a library; see Ray's logs and run the same command again to go on. "
+                    f"Ray says: {str(error).splitlines()[0]}"
+                ) from error
+            print(f"{job.stage.name:<16} a worker or its node is gone for good; going on with {len(left):,} parts", flush=True)
+
+
+def _execute(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[tuple[str, Part | InputError]]:
+    """One execution of Ray Data: each part by its name, as soon as it is ready."""
+    import ray
     from ray.util.annotations import RayDeprecationWarning
 
     cpus = int(ray.cluster_resources().get("CPU", 1))
-    workers = min(settings.num_workers or max(1, int(cpus / job.stage.num_cpus)), len(pending))
-    rows = [{"task": canonical([asdict(task), made_from]).decode()} for task, made_from in pending]
+    rows = [{"chain": canonical([[asdict(task), made_from] for task, made_from in chain]).decode()} for chain in chains(pending)]
+    workers = min(settings.num_workers or max(1, int(cpus / job.stage.num_cpus)), len(rows))
     with warnings.catch_warnings():
         # Ray Data 2.60 takes the limits on restarts only this way, which it calls deprecated; without them it retries for ever.
         warnings.simplefilter("ignore", RayDeprecationWarning)
         parts = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             batch_size=1, batch_format="pyarrow", num_cpus=job.stage.num_cpus, **_pool(job, pending, workers, settings)
         )  # fmt: skip
-    try:
-        batches: Iterator[Any] = iter(parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"))
-        for batch in batches:
-            (row,) = batch.to_pylist()
-            yield InputError(row["error"]) if row["error"] else Part.from_json(row["part"].encode())
-    except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
-        raise InputError(
-            f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part: killed for memory, or a crash "
-            f"in a library; see Ray's logs and run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
-        ) from error
+    batches: Iterator[Any] = iter(parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"))
+    for batch in batches:
+        (row,) = batch.to_pylist()
+        yield row["name"], InputError(row["error"]) if row["error"] else Part.from_json(row["part"].encode())
 
 
 def _pool(job: Job, pending: Sequence[tuple[Task, str]], workers: int, settings: RunConfig) -> dict[str, Any]:
@@ -208,27 +255,32 @@ def _pool(job: Job, pending: Sequence[tuple[Task, str]], workers: int, settings:
     # No other operator wants CPUs, so a pool that takes them all cannot starve one (Ray issue 44687). It starts whole and may
     # shrink to one: a cluster that lost a node goes on.
     pool = ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1)
-    limits = {"max_restarts": tries, "max_task_retries": tries}
+    # Restarts are what is counted. While Ray has not yet noticed that a node is gone each call to its actors fails at once.
+    limits = {"max_restarts": tries, "max_task_retries": -1}
     return {"fn": RayPartMaker, "fn_constructor_args": (job,), "compute": pool, **limits}
 
 
 class RayPartMaker:
-    """One actor: a PartMaker whose rows are (task, record) in JSON."""
+    """One actor: a PartMaker whose rows are chains of (task, made_from) in JSON."""
 
     def __init__(self, job: Job):
         self.maker = PartMaker(job)
 
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        ((fields, made_from),) = [json.loads(task) for task in rows["task"].to_pylist()]
-        inputs = tuple(Input(**{**item, "rows": item["rows"] and tuple(item["rows"])}) for item in fields["inputs"])
-        task = Task(part=fields["part"], inputs=inputs, outputs=tuple(fields["outputs"]))
-        result = _make(self.maker, task, made_from)
-        failed = isinstance(result, InputError)
-        row = {"part": None if failed else canonical(asdict(result)).decode(), "error": str(result) if failed else None}
-        return pa.Table.from_pylist([row], pa.schema([("part", pa.string()), ("error", pa.string())]))
+    def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
+        (chain,) = [json.loads(text) for text in rows["chain"].to_pylist()]
+        for fields, made_from in chain:
+            inputs = tuple(Input(**{**item, "rows": item["rows"] and tuple(item["rows"])}) for item in fields["inputs"])
+            task = Task(part=fields["part"], inputs=inputs, outputs=tuple(fields["outputs"]), chain=fields["chain"])
+            # Ray makes the whole chain again where its worker died; what was committed stays.
+            there = self.maker.committed(task, made_from) if task.chain else None
+            result = there or _make(self.maker, task, made_from)
+            failed = isinstance(result, InputError)
+            part = None if failed else canonical(asdict(result)).decode()
+            row = {"name": task.part, "part": part, "error": str(result) if failed else None}
+            yield pa.Table.from_pylist([row], ROW)
 
 
-def _make_row(rows: pa.Table, job: Job, inputs: str) -> pa.Table:
+def _make_row(rows: pa.Table, job: Job, inputs: str) -> Iterator[pa.Table]:
     """One task of a light stage. The process keeps the maker of the job that it worked for last, of the very same inputs."""
     if inputs not in _LAST:
         _LAST.clear()
@@ -259,29 +311,6 @@ def _make(maker: PartMaker, task: Task, made_from: str) -> Part | InputError:
         return error
 
 
-def _claim(target: str, mark: Json) -> None:
-    """Write the fingerprint into the folder, or compare it with the one that is there."""
-    path = storage.join(target, FINGERPRINT)
-    try:
-        found = json.loads(storage.read(path))
-    except FileNotFoundError:
-        storage.write(path, canonical(mark))
-        return
-    if found != mark:
-        there, here = dict(_flat(found)), dict(_flat(mark))
-        fields = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
-        differ = "; ".join(f"{name}: made with {there.get(name)!r}, this run asks for {here.get(name)!r}" for name in fields)
-        raise InputError(f"{target} was made with another configuration ({differ}); give the same options or a new --root")
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key in value:
-            yield from _flat(value[key], f"{name}.{key}" if name else key)
-    else:
-        yield name, value
-
-
 def _tasks(
     stage: Stage, config: Any, manifests: Sequence[Manifest], side_hashes: Sequence[str], mark: Json
 ) -> list[tuple[Task, str]]:
@@ -298,43 +327,6 @@ def _tasks(
         inputs = [[asdict(item), digests[item.source][item.part]] for item in task.inputs]
         made_from.append(sha256(canonical([mark, side_hashes, inputs, task.outputs])))
     return list(zip(tasks, made_from, strict=True))
-
-
-def _manifest(target: str) -> Manifest | None:
-    try:
-        return Manifest.from_json(storage.read(storage.join(target, NAME)))
-    except FileNotFoundError:
-        return None
-
-
-def _finished(target: str, tasks: Sequence[tuple[Task, str]], settings: RunConfig) -> dict[str, Part]:
-    """The tasks' parts that are committed, made from the same inputs, and whole."""
-    manifest = _manifest(target)
-    listed = {part.name: part for part in manifest.parts} if manifest else {}
-
-    def look(task: Task, made_from: str) -> Part | None:
-        part = listed.get(task.part)
-        if part is None or part.made_from != made_from:
-            try:
-                part = Part.from_json(storage.read(record_path(target, task.part)))
-            except (FileNotFoundError, json.JSONDecodeError, KeyError):
-                return None
-        return part if part.made_from == made_from and _intact(target, part, settings.verify) else None
-
-    with ThreadPoolExecutor(LOOKUPS) as pool:
-        parts = pool.map(lambda item: look(*item), tasks)
-        return {part.name: part for part in parts if part is not None}
-
-
-def _intact(target: str, part: Part, verify: str) -> bool:
-    """True if the part's files are what its record says."""
-    for file in part.files:
-        path = storage.join(target, file.name)
-        if storage.size(path) != file.num_bytes:
-            return False
-        if verify == "hash" and sha256(storage.read(path)) != file.sha256:
-            return False
-    return True
 
 
 def _counts(manifest: Manifest) -> str:

@@ -106,7 +106,7 @@ def _draws(pair_ids: list[str]) -> np.ndarray:
 def _files(dataset: Dataset, *, dropped: bool) -> list[File]:
     """At most MAX_FILES Parquet files of the dataset, chosen by hash: of its rows, or of its samples of dropped rows."""
     files = [file for part in dataset.manifest.parts for file in part.files if file.name.endswith(".parquet")]
-    wanted = [file for file in files if file.name.startswith("_dropped/") == dropped]
+    wanted = [file for file in files if (file.name.startswith("_dropped/") if dropped else not file.name.startswith("_"))]
     return sorted(wanted, key=lambda file: hashing.string_hash(file.name))[:MAX_FILES]
 
 

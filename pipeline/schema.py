@@ -21,6 +21,14 @@ SOURCES = pa.schema(
     ]
 )
 
+FOREIGN = pa.schema(  # shards that img2dataset made
+    [
+        ("tar", pa.string()),
+        ("parquet", pa.string()),
+        ("tar_bytes", pa.int64()),
+    ]
+)
+
 CANDIDATES = pa.schema(
     [
         ("pair_id", pa.string()),  # 32 hex digits of hashing.pair_id(image_url, text)
@@ -129,6 +137,32 @@ IMAGE_FIELDS = pa.schema(
     ]
 )
 IMAGE = pa.field("image", pa.binary())  # encoded bytes; in memory only: on disk they are members of a tar
+HTTP_STATUS = pa.field("http_status", pa.int16())  # of the answer that a row was dropped for; in the rows that left only
+FAILED = pa.schema(  # every row that left a part, in order
+    [
+        ("row", pa.int32()),  # of the task's rows of the first source
+        ("drop", pa.string()),
+        ("http_status", pa.int16()),  # null where it was not the trouble, or the stage asks no server
+    ]
+)
+FETCHED = pa.schema(  # of each row that a download was asked for: how that went, in the log of its part and in no hash
+    [
+        (
+            "fetched_at",
+            pa.timestamp("ms", "UTC"),
+        ),  # of the last request; where there was none, of the decision that there is none
+        ("num_requests", pa.int16()),  # for the picture; redirects and repetitions included, robots.txt not
+        ("final_url", pa.string()),  # of the last request
+        ("last_status", pa.int16()),  # of its answer; null: there was none
+        ("content_type", pa.string()),  # its headers, as sent
+        ("content_encoding", pa.string()),
+        ("content_length", pa.string()),
+        ("last_modified", pa.string()),
+        ("etag", pa.string()),
+        ("x_robots_tag", pa.string()),
+        ("retry_after", pa.string()),
+    ]
+)
 PLACE_FIELDS = pa.schema(  # added by the tar writer
     [
         ("image_offset", pa.int64()),  # of the image's bytes in the tar
@@ -165,6 +199,27 @@ EDGES = pa.schema(  # what one bucket of bands knows of groups
     ]
 )
 
+EVALUATION_FILES = pa.schema([("set", pa.string()), ("path", pa.string()), ("file_bytes", pa.int64())])  # set: as given
+EVALUATION = pa.schema(  # a picture of an evaluation set, as it is or mirrored
+    [
+        ("set", pa.string()),
+        ("name", pa.string()),  # path, of a tar's member with its name
+        ("mirrored", pa.bool_()),
+        ("phash", pa.uint64()),
+        ("colors", pa.binary(48)),
+        ("reason", pa.string()),  # why it could not be read, see images; null where it could
+    ]
+)
+OVERLAPS = pa.schema(  # the pairs whose picture is near one of an evaluation set
+    [
+        ("pair_id", pa.string()),
+        ("set", pa.string()),
+        ("name", pa.string()),  # of the nearest one, the first of equals
+        ("mirrored", pa.bool_()),
+        ("distance", pa.int32()),  # bits of the hash
+    ]
+)
+
 UNIQUE = pa.schema(
     [
         ("pair_id", pa.string()),
@@ -173,6 +228,8 @@ UNIQUE = pa.schema(
         ("group_pairs", pa.int32()),  # how many pairs showed this picture, this one included
     ]
 )
+
+TRIMMED = pa.schema([UNIQUE.field("pair_id"), UNIQUE.field("query_ids")])
 
 SHARDS = join(  # img2dataset's names first, then ours
     pa.schema(

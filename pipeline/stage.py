@@ -42,6 +42,15 @@ class Task:
     part: str
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...] = ()  # names of several output files; then the labelled table has the column `output`
+    chain: str = ""  # tasks of one chain are made by one worker, one after another; "": a chain of its own
+
+
+def chains(pending: Sequence[tuple[Task, str]]) -> list[list[tuple[Task, str]]]:
+    """The tasks, each with what goes with it, by chain; chains and tasks in the order in which they come."""
+    found: dict[object, list[tuple[Task, str]]] = {}
+    for number, (task, made_from) in enumerate(pending):
+        found.setdefault(task.chain or number, []).append((task, made_from))
+    return list(found.values())
 
 
 Worker = Callable[..., pa.Table]  # one table for each source in, one labelled table out
@@ -54,6 +63,10 @@ class Stage:
     worker   `Worker(config, sides)`, built once an actor; sides: the other datasets that it reads whole, by name
     writes   the columns of the parts (without `drop`, and without the tar writer's own two)
     bucket   [rows] -> bucket number of each row; the part gets one row group for each bucket, `buckets(config)` in all
+    again    [rows of schema.FAILED] -> which of them may come out another day; the parts get a list of all rows that left,
+             and the runner's `retry` tries those again
+    log      columns of the labelled table which are of the run (when, how often) and not of the rows: they are kept beside the
+             part, with pair_id and drop, and are in no hash
     tar      images go to a tar beside the Parquet file; the labelled table has the column `image`
     columns  for each source the columns to read; None: all. The column `image` is read only where it is named
     """
@@ -66,7 +79,9 @@ class Stage:
     columns: tuple[tuple[str, ...] | None, ...] = (None,)
     bucket: Callable[[pa.Table, int], np.ndarray] | None = None
     buckets: Callable[[Any], int] | None = None
+    log: pa.Schema | None = None
     tar: bool = False
+    again: Callable[[pa.Table], pa.Array] | None = None
     plan: Callable[[Any, Sequence[Manifest]], list[Task]] | None = None
     light: bool = False  # made in a moment and holds little: tasks instead of actors of its own
     num_cpus: float = field(default=1.0)  # of one worker; download waits more than it computes

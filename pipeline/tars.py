@@ -4,6 +4,8 @@ in      a table with `key`, `image` (encoded bytes, never null), `text` or `capt
 out     the bytes of a POSIX ustar file with three members a row, in the order of the rows: {key}.jpg the image,
         {key}.txt the text, {key}.json every column that is not binary, by its name; and the table with the image
         replaced by its place in the tar (schema.PLACE_FIELDS)
+        In shards, which strangers read, an unsigned 64-bit number is 16 hex digits in the JSON: Hugging Face's datasets and
+        whoever else knows no number over 2^63 could not open half of them
 law     equal tables give equal bytes: no time, no owner; tar[image_offset : image_offset + image_bytes] is the image
 cost    one copy of every image, and the tar in memory; tests/benchmarks/shard.py measures it
 source  POSIX.1-2001 pax(1), "ustar Interchange Format"; keys and members as WebDataset and img2dataset have them
@@ -48,11 +50,25 @@ def binary_views(column: pa.ChunkedArray) -> Iterator[memoryview]:
                 yield memoryview(data or b"")[start:end]
 
 
+def is_shard(table: pa.Table) -> bool:
+    """Whether the columns are named as in shards and not as in images."""
+    return "caption" in table.column_names
+
+
+def hex_digits(number: int | None) -> str | None:
+    """A 64-bit number for readers that may not know so large ones."""
+    return None if number is None else f"{number:016x}"
+
+
 def facts(table: pa.Table) -> list[bytes]:
     """One JSON object a row: the columns that are not bytes, in their order."""
     bytes_types = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
     named = [field.name for field in table.schema if not any(is_type(field.type) for is_type in bytes_types)]
-    lines = pl.DataFrame(table.select(named)).write_ndjson()
+    told = table.select(named)
+    for place, field in enumerate(told.schema):
+        if is_shard(table) and field.type == pa.uint64():
+            told = told.set_column(place, field.name, pa.array(map(hex_digits, told[field.name].to_pylist()), pa.string()))
+    lines = pl.DataFrame(told).write_ndjson()
     return lines.encode().split(b"\n")[: table.num_rows]
 
 
@@ -71,7 +87,7 @@ def check(table: pa.Table) -> None:
 def pack(table: pa.Table) -> tuple[bytes, pa.Table]:
     """The tar of the table's pictures, and the table with their places in it instead of the pictures."""
     check(table)
-    texts = table["caption" if "caption" in table.column_names else "text"].to_pylist()
+    texts = table["caption" if is_shard(table) else "text"].to_pylist()
     rows = zip(table["key"].to_pylist(), binary_views(table["image"]), texts, facts(table), strict=True)
     pieces: list[bytes | memoryview] = []
     offsets, sizes, position = [], [], 0

@@ -13,7 +13,7 @@ STAGES = {"crawl", "match", "balance", "download", "dedupe", "shard", "queries"}
 MAY_IMPORT = {  # package -> the packages of ours that it may import
     "pipeline": {"pipeline"},
     "model": {"model"},
-    "infra": {"infra", "pipeline"},
+    "infra": {"infra", "pipeline", "model"},
     "jobs": {"jobs", "pipeline", "model"},
 }
 ONLY_IN = {"ray": ("pipeline/runner.py", "jobs/", "infra/"), "torch": ("model/", "jobs/")}

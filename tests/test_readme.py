@@ -20,7 +20,7 @@ COMMANDS = [
     line.split("#")[0].strip() for language, body in BLOCKS if language == "sh" for line in body.splitlines() if line.strip()
 ]
 PYTHON = [body for language, body in BLOCKS if language == "python"]
-FOLDERS = ("pipeline", "model", "model/evaluate", "model/formats", "jobs", "infra", "infra/mini")
+FOLDERS = ("pipeline", "model", "model/evaluate", "model/formats", "jobs", "infra", "infra/mini", "infra/plan")
 
 
 def listed() -> dict[str, set[str]]:

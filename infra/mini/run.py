@@ -24,7 +24,7 @@ from pipeline.events import fail
 from pipeline.manifest import Dataset
 
 OBJECT_STORE_BYTES = 300_000_000
-FUNNEL = ("1_candidates", "2_matched", "3_balanced", "4_images", "5_unique", "6_shards")
+FUNNEL = ("1_candidates", "2_matched", "3_balanced", "4_images", "5_unique", "5_unique/_trimmed", "6_shards")
 SERVER_SECONDS = 30
 START = time.monotonic()
 
@@ -80,13 +80,13 @@ def print_funnel(root: Path) -> int:
     for name in FUNNEL:
         manifest = Dataset(f"{root}/{name}").manifest
         drops = "  ".join(f"{reason} {count:,}" for reason, count in manifest.drops.items())
-        print(f"  {name:<13}{manifest.rows_in:>8,} -> {manifest.rows_out:>7,}   {drops}", flush=True)
+        print(f"  {name:<18}{manifest.rows_in:>8,} -> {manifest.rows_out:>7,}   {drops}", flush=True)
     return manifest.rows_out
 
 
 def last_line(root: Path, pairs: int) -> str:
     """The result in one line."""
-    result = json.loads(next((root / "evaluation").glob("*.json")).read_text())
+    result = json.loads(next((root / "evaluation").glob("[!_]*.json")).read_text())
     report = root / "report" / "index.html"
     scores = " ".join(f"{name}={result[name]:.2f}" for name in ("top1", "top5"))
     return f"pairs={pairs} {scores} classes={result['num_classes']} report={report}"

@@ -16,12 +16,18 @@ letters B pictures, C classes, T prompts of a class, E embedding
 """
 
 import math
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from model.evaluate.config import Likelihood
 from model.objectives import Predictor
+
+if TYPE_CHECKING:
+    from model.evaluate.encoders import Encoder
+    from model.evaluate.zero_shot import Scorer
 
 
 @torch.inference_mode()
@@ -42,3 +48,19 @@ def class_scores(scores: Tensor, num_classes: int) -> Tensor:
     """The logarithm of the mean over the prompts of each class.  [B, C * T] -> [B, C]"""
     scores_BCT = scores.unflatten(1, (num_classes, -1))
     return scores_BCT.logsumexp(-1) - math.log(scores_BCT.shape[-1])
+
+
+def scorer(encoder: "Encoder", prompts: list[str], num_classes: int, rule: Likelihood) -> "Scorer":
+    """What scores features of pictures [B, E] by the likelihoods of the prompts, those of one class after another."""
+    model = encoder.model
+    assert isinstance(model, Predictor)
+    tokens = encoder.tokenizer(prompts).to(encoder.device)
+    grey = grey_logs(model, tokens, encoder.resolution)
+
+    @torch.inference_mode()
+    def score(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        logs, counts = model.log_likelihood(torch.tensor(features, device=encoder.device), tokens)
+        scores_BC = class_scores(prompt_scores(logs, counts, grey, rule), num_classes)
+        return scores_BC.cpu().numpy(), scores_BC.softmax(dim=1).cpu().numpy()
+
+    return score

@@ -45,7 +45,7 @@ from tests.pipeline.pool import limits_of
 
 RUNS = 3
 PART_PAIRS = 250_000  # of a part of matched
-BUCKET_PAIRS = 400_000  # of a bucket of hosts: 4096 of them hold the plan's 1.6 billion
+BUCKET_PAIRS = 1_600_000  # of a bucket of hosts: 1024 of them hold the plan's 1.6 billion
 
 
 def straightforward(query_ids: list[list[int]], num_queries: int, limit: int, seed: int) -> np.ndarray:

@@ -28,9 +28,10 @@ from matplotlib.figure import Figure
 
 from model import checkpoint, objectives, runs
 from model.config import Objective, TrainConfig
-from model.evaluate import datasets, likelihood, zero_shot
+from model.evaluate import datasets, layouts, zero_shot
 from model.evaluate.config import Likelihood
 from model.evaluate.datasets import EvalSet
+from model.evaluate.encoders import Encoder
 from model.recipes import mini
 from model.tokenizer import Tokenizer
 from model.train import train
@@ -65,33 +66,27 @@ def config_of(root: Path, objective: Objective, seed: int, num_steps: int) -> Tr
         num_samples=num_steps * GLOBAL_BATCH,
         checkpoint_every_steps=int(num_steps * SHARES[0]),
         keep_checkpoints=round(1 / SHARES[0]),
+        save_budget=1.0,  # every one is scored
     )
 
 
 def accuracies(model: objectives.Model, tokenizer: Tokenizer, eval_set: EvalSet, resolution: int) -> dict[str, float]:
     """Top-1 by each rule that fits the model."""
-    is_predictor = isinstance(model, objectives.Predictor)
+    encoder = Encoder(model, tokenizer, resolution)
+    examples = [example for unit in eval_set.split("test").units for example in layouts.examples(eval_set, unit)]
+    examples = [example for place, example in enumerate(examples) if place // len(eval_set.classnames) % EVERY == 0]
+    if isinstance(model, objectives.Predictor):
+        scorers = {rule: zero_shot.by_likelihood(encoder, eval_set, rule) for rule in RULES}
+    else:
+        scorers = {"cosines": zero_shot.by_cosines(zero_shot.class_features(encoder, eval_set, BATCH), encoder.facts())}
     rights: dict[str, list[np.ndarray]] = defaultdict(list)
-    found = [
-        example for place, example in enumerate(datasets.examples(eval_set)) if place // len(eval_set.classnames) % EVERY == 0
-    ]
-    labels = np.asarray([example.label for example in found])
-    cosines = None if is_predictor else zero_shot.by_cosines(model, tokenizer, eval_set, batch_size=256)  # type: ignore[arg-type]
-    tokens = tokenizer(zero_shot.prompts(eval_set, eval_set.classnames))
-    grey = likelihood.grey_logs(model, tokens, resolution) if is_predictor else None
-    for start in range(0, len(found), BATCH):
-        images = np.stack([datasets.preprocess(example.image, resolution) for example in found[start : start + BATCH]])
-        if cosines is not None:
-            scores = {"cosines": cosines(images)[0]}
-        else:
-            assert is_predictor
-            assert grey is not None
-            with torch.inference_mode():
-                logs, counts = model.log_likelihood(model.encode_image(zero_shot.normalised(images, torch.device("cpu"))), tokens)
-            by_prompt = {rule: likelihood.prompt_scores(logs, counts, grey, rule) for rule in RULES}
-            scores = {rule: likelihood.class_scores(found, len(eval_set.classnames)) for rule, found in by_prompt.items()}
-        for rule, scores_BC in scores.items():
-            rights[rule].append(scores_BC.argmax(1).numpy() == labels[start : start + BATCH])
+    for start in range(0, len(examples), BATCH):
+        batch = examples[start : start + BATCH]
+        images = [image for example in batch if not isinstance(image := datasets.decode(example.picture), str)]
+        features, _ = encoder.images(np.stack([datasets.preprocess(image, resolution) for image in images]))
+        labels = np.asarray([example.labels[0] for example in batch])
+        for rule, score in scorers.items():
+            rights[rule].append(score(features)[0].argmax(1) == labels)
     return {rule: float(np.concatenate(parts).mean()) for rule, parts in rights.items()}
 
 
@@ -174,7 +169,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, default=None, help="PNG to draw (default: ROOT/figure2/figure2.png)")
     options = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
-    eval_set = datasets.open_set(str(options.root / "web" / "test"))
+    eval_set = layouts.open_set(str(options.root / "web" / "test"))
     eval_set = replace(eval_set, templates=eval_set.templates[:NUM_PROMPTS])
     results: dict[str, list[Points]] = defaultdict(list)
     for seed in options.seeds:

@@ -21,8 +21,8 @@ from model import optimizer
 from model.clip import CLIP
 from model.compute import use
 from model.config import MAX_LOGIT_SCALE, ComputeConfig, OptimizerConfig
+from model.gradients import FlatGradients
 from model.loss import contrastive_loss
-from model.ranks import FlatGradients
 from model.recipes import MODELS
 from tests.model.peers import import_open_clip
 

@@ -96,7 +96,7 @@ def found(root: str) -> dict[Key, Fate]:
             fates[key_of(row)] = (stage, row["drop"])
     images = Dataset(f"{root}/4_images").read(("pair_id", "page_url", "link_index", "attribute")).to_pylist()
     by_pair = {row["pair_id"]: key_of(row) for row in images}
-    for folder, stage in (("5_unique", "dedupe"), ("6_shards", "shard")):
+    for folder, stage in (("5_unique", "dedupe"), ("5_unique/_trimmed", "shard")):
         for row in dropped(f"{root}/{folder}"):
             fates[by_pair.pop(row["pair_id"])] = (stage, row["drop"])
     shards = Dataset(f"{root}/6_shards").read(("pair_id",))["pair_id"].to_pylist()

@@ -12,6 +12,7 @@ from pipeline.errors import InputError
 from pipeline.manifest import Dataset
 
 
+@pytest.mark.slow
 def test_a_cut_off_archive_is_named_and_the_build_goes_on_once_it_is_whole(
     built: tuple[MiniConfig, Path], tmp_path: Path
 ) -> None:

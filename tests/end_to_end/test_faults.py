@@ -33,12 +33,13 @@ STAGES = [
     (dedupe, "BANDS"),
     (dedupe, "EDGES"),
     (dedupe, "STAGE"),
+    (shard, "TRIM"),
     (shard, "STAGE"),
 ]
 LIMITS = ("_counts", "_windows", "_draws", "_limits")
 FOLDERS = ("1_candidates", "2_matched", *(f"3_balanced/{name}" for name in LIMITS), "3_balanced", "4_images")
-FOLDERS += ("5_unique/_bands", "5_unique/_edges", "5_unique", *(f"5_unique/{name}" for name in LIMITS), "6_shards")
-FOLDERS += ("3_balanced/_per_query", "6_shards/_per_query")
+FOLDERS += ("5_unique/_bands", "5_unique/_edges", "5_unique", *(f"5_unique/{name}" for name in LIMITS), "5_unique/_trimmed")
+FOLDERS += ("6_shards", "3_balanced/_per_query", "6_shards/_per_query")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pipeline.config import MiniConfig
 from pipeline.manifest import Dataset
 from tests.end_to_end import oracle
 
-FOLDERS = ("1_candidates", "2_matched", "3_balanced", "4_images", "5_unique", "6_shards")
+FOLDERS = ("1_candidates", "2_matched", "3_balanced", "4_images", "5_unique", "5_unique/_trimmed", "6_shards")
 
 
 def truth_of(folder: Path) -> list[oracle.Row]:

@@ -31,6 +31,7 @@ class NumbersConfig:
 
     keep_modulo: int = 2
     marker: str = field(default="", metadata={"rows": False})  # folder: the first call that finds no file there dies
+    each: bool = field(default=False, metadata={"rows": False})  # ... and so does every part's first call
     poison: int = field(default=-1, metadata={"rows": False})  # the part that holds this number kills its worker every time
     refuse: int = field(default=-1, metadata={"rows": False})  # ... is refused as a user's mistake
 
@@ -69,6 +70,8 @@ class Keep:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.config.refuse in values:
             raise InputError(f"keep: expected no {self.config.refuse}, found one; take it out")
+        if self.config.each:
+            die_once(self.config.marker, f"keep-{values[0]}")
         self.calls += 1
         if self.calls == 2:  # one part is committed, the next one is half done
             die_once(self.config.marker, "keep")

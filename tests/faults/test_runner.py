@@ -74,6 +74,15 @@ def test_a_worker_killed_in_each_stage_changes_nothing(
     assert sorted(path.name for path in marker.iterdir()) == ["above", "keep", "total"]
 
 
+def test_more_deaths_than_a_worker_has_lives_change_nothing_while_parts_are_made(
+    root: str, tmp_path: Path, undisturbed: list[str], ray_address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = RunConfig(num_workers=1, verify="hash", dropped_sample=5, max_restarts=1)
+    assert hashes(root, NumbersConfig(marker=str(tmp_path), each=True), settings=settings) == undisturbed
+    assert len(list(tmp_path.glob("keep-*"))) == len(PARTS)
+    assert "keep             a worker or its node is gone for good; going on with" in capsys.readouterr().out
+
+
 DRIVER = textwrap.dedent(
     """
     import os, signal, sys

@@ -3,11 +3,13 @@
 import io
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+
+from model.evaluate.encoders import normalised
 
 COLORS = {
     "red": (220, 30, 30),
@@ -60,28 +62,28 @@ def write_set(folder: Path, *, classes: list[str], num_pictures: int = 24, shard
     return order
 
 
-class ColorModel:
+class ColorEncoder:
     """Pictures and texts as points: the mean colour, and a colour that the words spell with a shift of each prompt."""
 
-    logit_scale = torch.tensor(3.0)
+    resolution = 8
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """Mean of each channel, twice, and a constant.  [B, 3, R, R] -> [B, 4]"""
-        return torch.cat([images.mean(dim=(2, 3)), torch.ones(len(images), 1)], dim=1)
+    def facts(self) -> dict[str, Any]:
+        """As encoders.Encoder."""
+        return {"objective": "contrastive", "logit_scale": float(np.exp(3.0))}
 
-    def encode_text(self, tokens: Tensor) -> Tensor:
-        """[B, 4] tokens are the features already."""
-        return tokens
+    def images(self, pixels: np.ndarray) -> tuple[np.ndarray, None]:
+        """Mean of each channel and a constant.  uint8 [B, R, R, 3] -> [B, 4]"""
+        images = normalised(pixels, torch.device("cpu"))
+        return torch.cat([images.mean(dim=(2, 3)), torch.ones(len(images), 1)], dim=1).numpy(), None
 
-
-def tokenize(texts: list[str]) -> Tensor:
-    """The prompts' features, which are a function of the words alone.  -> [B, 4]"""
-    return torch.tensor(np.stack([text_features(text) for text in texts]), dtype=torch.float32)
+    def texts(self, texts: list[str]) -> np.ndarray:
+        """A function of the words alone.  -> [B, 4]"""
+        return np.stack([text_features(text) for text in texts]).astype(np.float32)
 
 
 def text_features(text: str) -> np.ndarray:
     """The normalised colour that the text names, moved by a number of the text's other letters.  -> [4] float64"""
-    (name,) = [name for name in COLORS if name in text.split()]
+    (name,) = [name for name in COLORS if name in text.lower().split()]
     color = (np.asarray(COLORS[name]) / 255 - (0.48, 0.46, 0.41)) / 0.27
     shift = np.asarray([len(text), text.count("e"), text.count("t")]) / 40
     return np.append(color * (1 + len(text)) + shift, 0.5)

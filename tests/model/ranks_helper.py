@@ -21,12 +21,13 @@ def free_port() -> int:
 def _process(
     rank: int, world_size: int, port: int, folder: Path, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
-    os.environ.update(GLOO_SOCKET_IFNAME="lo")
+    os.environ.update(GLOO_SOCKET_IFNAME="lo", MASTER_ADDR="127.0.0.1")
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
     torch.save(function(rank, *arguments), folder / f"{rank}.pt")
-    dist.barrier()  # nobody takes the group away from under another's last step
-    dist.destroy_process_group()
+    if dist.is_initialized():  # a rank that had nothing to do has left
+        dist.barrier()  # nobody takes the group away from under another's last step
+        dist.destroy_process_group()
     os._exit(0)  # gloo's threads were seen, once, to abort a process that was done and on its way out
 
 
@@ -42,5 +43,4 @@ def run_ranks(world_size: int, folder: Path, function: Callable[..., Any], *argu
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * world_size, "a rank failed; its traceback is on stderr"
-    assert [process.exitcode for process in processes] == [0] * world_size
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from model.evaluate import metrics, results, zero_shot
+from model.evaluate import results
 from model.evaluate.config import EvaluateConfig
-from model.evaluate.datasets import examples, open_set
-from tests.model.evaluation_set import COLORS, write_set
+from model.evaluate.layouts import open_set
+from model.evaluate.tasks import Result
+from model.evaluate.workspace import Workspace
+from tests.model.evaluation_set import COLORS, ColorEncoder, write_set
 
 RUN = "clip-0123456789ab"
 
@@ -45,18 +47,19 @@ def build(root: Path, classes: list[str] | None = None) -> dict:
         (root / "set/classnames.txt").write_text("\n".join(classes))
     eval_set = open_set(str(root / "set"))
     config = EvaluateConfig(root=str(root), eval_set=str(root / "set"), num_examples=6)
-    rng = np.random.default_rng(0)
-    found = list(examples(eval_set))
-    labels = np.asarray([example.label for example in found])
-    ranked = np.stack([rng.permutation(len(COLORS))[:5] for _ in found])
+    embedded = Workspace(config, "m" * 64, encoder=ColorEncoder()).embedded(eval_set, "test")
+    rng, labels = np.random.default_rng(0), embedded.labels
+    ranked = np.stack([rng.permutation(len(COLORS))[:5] for _ in labels])
     ranked[::2, 0] = labels[::2]
-    right, wrong = zero_shot.Sample(6), zero_shot.Sample(6)
-    for place, example in enumerate(found):
-        (right if ranked[place, 0] == example.label else wrong).offer(place, example)
-    pictures = right.pictures() | wrong.pictures()
-    probabilities = np.asarray([[0.5, 0.2, 0.1, 0.1, 0.05]] * len(found), np.float32)
-    keys = [example.key for example in found]
-    predictions = results.Predictions(keys=keys, labels=labels, ranked=ranked, probabilities=probabilities, pictures=pictures)
-    wanted = results.identity(config, eval_set, "m" * 64)
-    scores = metrics.accuracy(labels, ranked, len(COLORS))
-    return results.write(config, eval_set, results.summarise(eval_set, scores, wanted, 20.0), results.rows(predictions))
+    shown = [place for wanted in (True, False) for place in np.flatnonzero((ranked[:, 0] == labels) == wanted)[:6]]
+    pictures = {place: embedded.thumbnails[place] for place in shown}
+    probabilities = np.asarray([[0.5, 0.2, 0.1, 0.1, 0.05]] * len(labels), np.float32)
+    predictions = results.Predictions(
+        keys=embedded.keys, labels=labels, ranked=ranked, probabilities=probabilities, pictures=pictures
+    )  # fmt: skip
+    facts = {"objective": "contrastive", "logit_scale": 20.0}
+    result = Result(
+        task="zero_shot", set="set", values={"accuracy": 0.5}, num_pictures=len(labels), rows=results.rows(predictions),
+        facts=results.classes(eval_set, embedded, ranked, facts, "sum"),
+    )  # fmt: skip
+    return results.write(config, "zero_shot", result, results.identity("m" * 64, eval_set, "zero_shot", {}))

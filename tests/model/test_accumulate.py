@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model import accumulate, ranks
+from model.gradients import FlatGradients
 from model.loss import contrastive_loss, sigmoid_loss
 from model.tiled import tiled_loss
 from tests.model.ranks_helper import run_ranks
@@ -125,7 +126,7 @@ def one_rank(rank: int) -> list[list[Tensor]]:
     share = slice(rank * PAIRS // 2, (rank + 1) * PAIRS // 2)
     for name in NAMES:
         towers = Towers(torch.float64, False).eval()
-        grads = ranks.FlatGradients(towers, CPU)
+        grads = FlatGradients(towers, CPU)
         cached(name, towers, images[share], texts[share], 4)
         grads.average(me)
         results.append(gradients(towers))

@@ -1,5 +1,6 @@
 """Batches and shards: a pure function of the step, exact crops, bad pairs counted and replaced, a bounded cache."""
 
+import io
 import json
 from contextlib import closing
 from pathlib import Path
@@ -36,6 +37,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def cropped(pixels: np.ndarray, draws: np.ndarray, min_side: float, resolution: int) -> np.ndarray:
+    into = np.empty((resolution, resolution, 3), np.uint8)
+    crop(pixels, draws, min_side, into)
+    return into
+
+
 def same(one: data.Batch, other: data.Batch) -> bool:
     parts = [(one.images.numpy(), other.images.numpy()), (one.tokens.numpy(), other.tokens.numpy()), (one.pairs, other.pairs)]
     return all(np.array_equal(left, right) for left, right in parts) and one.bad == other.bad
@@ -70,7 +77,7 @@ def test_every_pair_brings_its_own_picture_and_text(folder: Path) -> None:
             encoded, text = pairs[pair]
             pixels = decode(encoded, RESOLUTION)
             assert pixels is not None
-            own = {crop(pixels, np.array([0, x, x]), 1.0, RESOLUTION).tobytes() for x in np.linspace(0, 1, 3)}
+            own = {cropped(pixels, np.array([0, x, x]), 1.0, RESOLUTION).tobytes() for x in np.linspace(0, 1, 3)}
             tokens = batches._tokenizer([text or ""])[0]
             assert np.array_equal(batch.tokens[place][: len(tokens)].numpy(), tokens.numpy())
             if pixels.shape[0] == pixels.shape[1]:
@@ -81,11 +88,11 @@ def test_a_crop_is_the_square_that_the_draws_name() -> None:
     pixels = np.zeros((60, 100, 3), np.uint8)
     pixels[30:, :, 0] = 200
     pixels[:, 50:, 1] = 100
-    lower_right = crop(pixels, np.array([0.0, 1.0, 1.0]), 0.5, 10)  # a square of 30 px in the corner
+    lower_right = cropped(pixels, np.array([0.0, 1.0, 1.0]), 0.5, 10)  # a square of 30 px in the corner
     assert (lower_right[2:, 2:] == [200, 100, 0]).all()  # the filter looks over the edge of the square
-    upper_left = crop(pixels, np.array([0.0, 0.0, 0.0]), 0.5, 10)
+    upper_left = cropped(pixels, np.array([0.0, 0.0, 0.0]), 0.5, 10)
     assert (upper_left[:-2, :-2] == [0, 0, 0]).all()
-    whole_height = crop(pixels, np.array([1.0, 0.0, 0.7]), 0.5, 60)  # a side of 60 leaves no choice of height
+    whole_height = cropped(pixels, np.array([1.0, 0.0, 0.7]), 0.5, 60)  # a side of 60 leaves no choice of height
     assert np.array_equal(whole_height, pixels[:, :60])
 
 
@@ -132,6 +139,37 @@ def test_a_decode_comes_out_smaller_but_not_below_what_is_needed() -> None:
     assert small is not None
     assert small.shape == (120, 160, 3)
     assert decode(b"GIF89a" + bytes(100), 10) is None
+
+
+def photograph(height: int, width: int, seed: int) -> np.ndarray:
+    """Smooth colours with some edges."""
+    coarse = np.random.default_rng(seed).integers(0, 255, (12, 16, 3), np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("side", [230, 250, 400, 700])
+def test_a_crop_is_pillows_but_for_rounding(side: int) -> None:
+    pixels = photograph(side, side + 40, seed=side)
+    for draws in np.random.default_rng(side).random((5, 3)):
+        size = round(side * (0.9 + 0.1 * draws[0]))
+        left, top = int(draws[1] * (side + 40 - size + 1)), int(draws[2] * (side - size + 1))
+        box = (left, top, left + size, top + size)
+        wanted = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC, box)).astype(int)
+        assert np.abs(cropped(pixels, draws, 0.9, 224) - wanted).mean() < 0.5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_decode_is_pillows_but_for_rounding(mode: str) -> None:
+    picture = Image.fromarray(photograph(300, 420, seed=1)).convert(mode)
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=92)
+    wanted = np.asarray(Image.open(io.BytesIO(stream.getvalue())).convert("RGB")).astype(int)
+    found = decode(stream.getvalue(), 249)
+    assert found is not None
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < 1
+    torn = decode(stream.getvalue()[:-2000], 249)
+    assert torn is None
 
 
 def test_a_remote_shard_is_copied_checked_and_let_go(folder: Path) -> None:

@@ -1,23 +1,37 @@
 """model/evaluate against NumPy oracles, its laws, and what it says about broken sets."""
 
+import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from model.evaluate import datasets, metrics, results, zero_shot
+from model.evaluate import datasets, layouts, metrics, results, zero_shot
 from model.evaluate.config import EvaluateConfig
-from tests.model.evaluation_set import COLORS, TEMPLATES, ColorModel, encode, text_features, tokenize, write_set, write_tar
+from model.evaluate.datasets import EvalSet
+from model.evaluate.tasks import Result
+from model.evaluate.workspace import Workspace
+from tests.model.evaluation_set import COLORS, TEMPLATES, ColorEncoder, encode, text_features, write_set, write_tar
 
 CLASSES = list(COLORS)
 
 
-def predict(folder: Path, **options: int) -> zero_shot.Predictions:
-    eval_set = datasets.open_set(str(folder))
-    settings = {"resolution": 8, "batch_size": 7, "num_examples": 3, **options}
-    return zero_shot.predict(ColorModel(), tokenize, eval_set, **settings)  # pyright: ignore[reportArgumentType]
+def open_space(folder: Path, **options: Any) -> tuple[Workspace, EvalSet]:
+    """The set in a folder and a workspace beside it, with nothing kept yet."""
+    config = EvaluateConfig(root=str(folder / f"root-{uuid.uuid4().hex}"), **{"batch_size": 7, "num_examples": 3, **options})
+    space = Workspace(config, "m" * 64, encoder=ColorEncoder())
+    return space, space.another(str(folder))
+
+
+def predict(folder: Path, **options: Any) -> results.Predictions:
+    space, eval_set = open_space(folder, **options)
+    score = zero_shot.by_cosines(space.classifier(eval_set), space.facts())
+    config = space.config
+    embedded = space.embedded(eval_set, "test")
+    return zero_shot.predict(embedded, score, batch_size=config.batch_size, num_examples=config.num_examples)[0]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -27,7 +41,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def test_the_classifier_is_the_unit_mean_of_unit_prompt_features(tmp_path: Path) -> None:
     write_set(tmp_path, classes=CLASSES)
     for batch_size in (1, 4, 7, 1000):
-        found = zero_shot.class_features(ColorModel(), tokenize, datasets.open_set(str(tmp_path)), batch_size).numpy()
+        found = zero_shot.class_features(ColorEncoder(), layouts.open_set(str(tmp_path)), batch_size)  # pyright: ignore
         prompts = np.stack([[text_features(t.replace("{c}", name)) for t in TEMPLATES] for name in CLASSES])
         np.testing.assert_allclose(found, unit(unit(prompts).mean(axis=1)), rtol=1e-5)
         assert np.abs(found - unit(prompts.mean(axis=1))).max() > 1e-3  # another order of operations is another classifier
@@ -39,8 +53,11 @@ def test_predictions_equal_a_computation_in_numpy(tmp_path: Path) -> None:
     prompts = np.stack([[text_features(t.replace("{c}", name)) for t in TEMPLATES] for name in CLASSES])
     classifier = unit(unit(prompts).mean(axis=1))
     pictures = []
-    for example in datasets.examples(datasets.open_set(str(tmp_path))):
-        pixels = datasets.preprocess(example.image, 8) / 255.0
+    eval_set = layouts.open_set(str(tmp_path))
+    for example in (example for unit in eval_set.split("test").units for example in layouts.examples(eval_set, unit)):
+        image = datasets.decode(example.picture)
+        assert not isinstance(image, str)
+        pixels = datasets.preprocess(image, 8) / 255.0
         means = ((pixels - (0.48145466, 0.4578275, 0.40821073)) / (0.26862954, 0.26130258, 0.27577711)).mean(axis=(0, 1))
         pictures.append(np.append(means, 1.0))
     logits = np.exp(3.0) * unit(np.stack(pictures)) @ classifier.T
@@ -125,8 +142,6 @@ def spoil(folder: Path, name: str) -> None:
             "word": [("0.cls", b"red"), ("0.png", good)],
             "unlabelled": [("0.png", good)],
             "two": [("0.cls", b"1"), ("0.png", good), ("0.webp", good)],
-            "picture": [("0.cls", b"1"), ("0.png", good[: len(good) // 2])],
-            "svg": [("0.cls", b"1"), ("0.png", b"<svg/>")],
             "empty": [],
         }[name]
         for number in (0, 1):
@@ -147,9 +162,7 @@ def spoil(folder: Path, name: str) -> None:
         ("word", r"expected a label from 0 to 5, found b'red'"),
         ("unlabelled", r"expected one picture .* and a \.cls, found png"),
         ("two", r"expected one picture"),
-        ("picture", r"0\.png: expected a picture"),
-        ("svg", r"0\.png: expected a picture"),
-        ("empty", r"found none in 2 tars"),
+        ("empty", r"expected pictures with labels, found none"),
     ],
 )
 def test_a_broken_set_is_refused_by_name(tmp_path: Path, name: str, message: str) -> None:
@@ -159,17 +172,33 @@ def test_a_broken_set_is_refused_by_name(tmp_path: Path, name: str, message: str
         predict(tmp_path)
 
 
+def test_pictures_that_can_not_be_read_are_counted_and_named(tmp_path: Path) -> None:
+    write_set(tmp_path, classes=CLASSES)
+    good = encode(np.zeros((20, 20, 3), np.uint8), "png")
+    bad = {"cut": good[: len(good) // 2], "svg": b"<svg/>", "nothing": b"", "pickle": b"\x80\x04."}
+    write_tar(tmp_path / "test/1.tar", [m for name, data in bad.items() for m in ((f"{name}.cls", b"3"), (f"{name}.png", data))])
+    space, eval_set = open_space(tmp_path)
+    result = zero_shot.run(space, eval_set, "")
+    assert result.num_pictures == 12
+    assert result.unreadable.keys() == bad.keys()
+    assert all("expected a picture" in why for why in result.unreadable.values())
+    summary = results.write(space.config, "zero_shot", result, {"model": "m" * 64})
+    assert summary["num_unreadable"] == 4
+    assert "(4 unreadable)" in results.table_text([summary])
+    assert {row["num_unreadable"] for row in results.write_scores(space.config).to_pylist()} == {4}
+
+
 def test_the_hash_of_a_set_covers_its_bytes_and_not_its_place(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_set(tmp_path / name, classes=CLASSES)
-    first = datasets.open_set(str(tmp_path / "a"))
-    assert datasets.open_set(str(tmp_path / "b")).hash == first.hash
+    first = layouts.open_set(str(tmp_path / "a"))
+    assert layouts.open_set(str(tmp_path / "b")).hash == first.hash
     seen = {first.hash}
     (tmp_path / "a/classnames.txt").write_text("\n".join([*CLASSES, "grey"]))
-    seen.add(datasets.open_set(str(tmp_path / "a")).hash)
+    seen.add(layouts.open_set(str(tmp_path / "a")).hash)
     tar = tmp_path / "b/test/1.tar"
     tar.write_bytes(tar.read_bytes()[:-1] + b"\1")
-    seen.add(datasets.open_set(str(tmp_path / "b")).hash)
+    seen.add(layouts.open_set(str(tmp_path / "b")).hash)
     assert len(seen) == 3
 
 
@@ -183,15 +212,15 @@ def test_the_kept_pictures_are_right_and_wrong_ones_in_equal_number(tmp_path: Pa
 
 def test_a_result_is_done_only_for_the_same_model_set_and_rows(tmp_path: Path) -> None:
     write_set(tmp_path / "set", classes=CLASSES)
-    eval_set = datasets.open_set(str(tmp_path / "set"))
+    eval_set = layouts.open_set(str(tmp_path / "set"))
     config = EvaluateConfig(root=str(tmp_path), eval_set=str(tmp_path / "set"))
-    wanted = results.identity(config, eval_set, "m1")
-    scores = metrics.accuracy(np.asarray([0, 1]), np.asarray([[0, 1], [0, 1]]), len(CLASSES))
-    assert results.finished(config, eval_set, wanted) is None
-    summary = results.write(config, eval_set, results.summarise(eval_set, scores, wanted, 20.0), results.ROWS.empty_table())
-    assert results.finished(config, eval_set, wanted) == summary
-    assert results.last_line(summary) == "top1=0.50 top5=1.00 classes=6 chance=0.167"
-    assert results.finished(config, eval_set, results.identity(config, eval_set, "m2")) is None
-    assert results.finished(config, eval_set, results.identity(config, replace(eval_set, hash="other"), "m1")) is None
+    wanted = results.identity("m1", eval_set, "zero_shot", {})
+    result = Result(task="zero_shot", set="set", values={"accuracy": 0.5}, num_pictures=2, rows=results.ROWS.empty_table())
+    assert results.finished(config, "set", "zero_shot", wanted) is None
+    summary = results.write(config, "zero_shot", result, wanted)
+    assert results.finished(config, "set", "zero_shot", wanted) == summary
+    assert results.finished(config, "set", "zero_shot", results.identity("m2", eval_set, "zero_shot", {})) is None
+    other = replace(eval_set, metric="mean_per_class")
+    assert results.finished(config, "set", "zero_shot", results.identity("m1", other, "zero_shot", {})) is None
     (tmp_path / "evaluation/set.parquet").write_bytes(b"torn")
-    assert results.finished(config, eval_set, wanted) is None
+    assert results.finished(config, "set", "zero_shot", wanted) is None

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from model.checkpoint import save_model
+from model.checkpoint import load_folder, save_folder, save_model
 from model.clip import CLIP
 from model.config import ClipConfig, TextConfig, VitConfig
 from model.tokenizer import Tokenizer
@@ -44,6 +44,14 @@ def save_small_model(folder: Path) -> None:
     save_model(str(folder), CLIP(config), tokenizer, config, {"step": 1})
 
 
+def save_other_architecture(root: Path) -> None:
+    """A model folder whose configuration tells of one layer more than its weights have; every hash is right."""
+    contents, manifest = load_folder(str(root / "model"))
+    told = json.loads(contents["config.json"])
+    told["vision"]["layers"] += 1
+    save_folder(str(root / "other"), {**contents, "config.json": json.dumps(told).encode()}, {"step": manifest["step"]})
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("root")
@@ -74,13 +82,23 @@ def test_the_job_writes_a_result_and_the_second_time_only_reads_it(root: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("--eval-set", "SET", "--tasks", "guess"), "expected some of zero_shot"),
+        (("--eval-set", "SET", "--model", "nowhere.pt"), "nowhere.pt: there is no such file or folder"),
+        (("--eval-set", "SET", "--model", "jobs/evaluate.py"), "expected safetensors or a PyTorch archive, found neither"),
+        (("--eval-set", "SET", "--model", "OTHER"), "expected the tensors of this configuration, found missing"),
+        (("--eval-set", "SET", "--tasks", "shift"), "expected --tasks shift:OTHER"),
+        (("--eval-set", "SET", "--tasks", "overlap:nowhere"), "nowhere is not there: expected the keys"),
+        (("--eval-set", "SET", "--tasks", "retrieval"), "expected a text for every picture, found none for 24"),
+        (("--eval-set", "cifar100=SET"), "expected 100 classes, as the registry says of cifar100, found 6"),
         ((), "name its folder with --eval-set"),
         (("--eval-set", "nowhere"), "nowhere/classnames.txt is not there"),
         (("--eval-set", "SET", "--root", "nowhere"), "holds no finished model"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_two(root: Path, arguments: tuple[str, ...], message: str) -> None:
-    given = [str(root / "colors") if argument == "SET" else argument for argument in arguments]
+    save_other_architecture(root)
+    places = {"SET": root / "colors", "cifar100=SET": f"cifar100={root / 'colors'}", "OTHER": root / "other"}
+    given = [str(places.get(argument, argument)) for argument in arguments]
     done = run("mini", "--root", str(root), *given)
     assert done.returncode == 2
     assert message in done.stderr

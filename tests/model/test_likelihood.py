@@ -2,6 +2,7 @@
 
 import json
 import math
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -16,9 +17,12 @@ from model import objectives
 from model.caption import Captioner
 from model.checkpoint import save_model
 from model.config import IMAGE_MEAN, IMAGE_STD, ClipConfig, Objective, TextConfig, VitConfig
-from model.evaluate import datasets, likelihood, zero_shot
+from model.evaluate import datasets, layouts, likelihood, zero_shot
 from model.evaluate.config import EvaluateConfig, Likelihood
 from model.evaluate.datasets import EvalSet
+from model.evaluate.encoders import Encoder
+from model.evaluate.results import Predictions
+from model.evaluate.workspace import Workspace
 from model.tokenizer import Tokenizer
 from tests.model.evaluation_set import COLORS, TEMPLATES, write_set
 
@@ -33,7 +37,21 @@ def eval_set(tmp_path_factory: pytest.TempPathFactory) -> EvalSet:
     folder = tmp_path_factory.mktemp("set")
     write_set(folder, classes=list(COLORS), num_pictures=7)
     (folder / "classnames.txt").write_text("\n".join(CLASSES))
-    return datasets.open_set(str(folder))
+    return layouts.open_set(str(folder))
+
+
+def predict(
+    model: objectives.Model, tokenizer: Tokenizer, eval_set: EvalSet, batch_size: int, rule: Likelihood = "sum"
+) -> Predictions:
+    """Through kept embeddings, as the job does."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = EvaluateConfig(root=folder, batch_size=batch_size, num_examples=0, likelihood=rule)
+        space = Workspace(config, "m" * 64, encoder=Encoder(model, tokenizer, RESOLUTION))
+        table = zero_shot.run(space, eval_set, "").rows
+    assert table is not None
+    ranked, shares = (np.asarray(table[name].to_pylist()) for name in ("top5", "top5_scores"))
+    labels = table["label"].to_numpy()
+    return Predictions(keys=table["key"].to_pylist(), labels=labels, ranked=ranked, probabilities=shares, pictures={})
 
 
 def made(objective: Objective) -> tuple[objectives.Model, Tokenizer, ClipConfig]:
@@ -51,7 +69,11 @@ def made(objective: Objective) -> tuple[objectives.Model, Tokenizer, ClipConfig]
 
 def features(model: objectives.Model, eval_set: EvalSet) -> list[Tensor]:
     """The features of each picture of the set, and last those of a picture of the mean colour."""
-    pictures = [datasets.preprocess(example.image, RESOLUTION) / 255.0 for example in datasets.examples(eval_set)]
+    pictures = []
+    for example in (example for unit in eval_set.split("test").units for example in layouts.examples(eval_set, unit)):
+        image = datasets.decode(example.picture)
+        assert not isinstance(image, str)
+        pictures.append(datasets.preprocess(image, RESOLUTION) / 255.0)
     pictures.append(np.broadcast_to(IMAGE_MEAN, (RESOLUTION, RESOLUTION, 3)))
     pixels = (np.stack(pictures) - IMAGE_MEAN) / IMAGE_STD
     return [model.encode_image(torch.tensor(image).float().permute(2, 0, 1).unsqueeze(0))[0] for image in pixels]
@@ -87,9 +109,7 @@ def test_predictions_equal_loops_over_pictures_and_prompts(objective: Objective,
             expected[row, place] = math.log(sum(math.exp(score) for score in own) / len(own))
     shares = np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True)
     for batch_size in (1, 3, 100):
-        found = zero_shot.predict(
-            model, tokenizer, eval_set, resolution=RESOLUTION, batch_size=batch_size, num_examples=0, rule=rule
-        )
+        found = predict(model, tokenizer, eval_set, batch_size, rule)
         np.testing.assert_allclose(found.probabilities, -np.sort(-shares, axis=1)[:, :5], rtol=2e-4)
         np.testing.assert_allclose(np.take_along_axis(shares, found.ranked, axis=1), found.probabilities, rtol=2e-4)
 
@@ -111,8 +131,8 @@ def test_a_grey_picture_lifts_nothing(eval_set: EvalSet) -> None:
 def test_a_sigmoid_model_says_yes_or_no_to_each_class_by_itself(eval_set: EvalSet) -> None:
     model, tokenizer, _ = made("sigmoid")
     assert isinstance(model, objectives.SigmoidClip)
-    found = zero_shot.predict(model, tokenizer, eval_set, resolution=RESOLUTION, batch_size=4, num_examples=0)
-    classes_CE = zero_shot.class_features(model, tokenizer, eval_set, 4)
+    found = predict(model, tokenizer, eval_set, 4)
+    classes_CE = torch.from_numpy(zero_shot.class_features(Encoder(model, tokenizer, RESOLUTION), eval_set, 4))
     image_BE = torch.nn.functional.normalize(torch.stack(features(model, eval_set)[:-1]), dim=-1)
     logits_BC = 10 * image_BE @ classes_CE.T - 10
     expected = 1 / (1 + np.exp(-logits_BC.numpy()))
@@ -122,7 +142,7 @@ def test_a_sigmoid_model_says_yes_or_no_to_each_class_by_itself(eval_set: EvalSe
 def test_the_job_scores_a_model_by_its_objective(eval_set: EvalSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, tokenizer, config = made("caption")
     save_model(str(tmp_path / "model"), model, tokenizer, config, {"step": 1})
-    settings = EvaluateConfig(root=str(tmp_path), eval_set=eval_set.shards[0].removesuffix("/test/0.tar"), name="set")
+    settings = EvaluateConfig(root=str(tmp_path), eval_set=eval_set.source, name="set")
     job.main(settings)
     summary = json.loads((tmp_path / "evaluation/set.json").read_text())
     assert (summary["objective"], summary["scoring"], summary["logit_scale"]) == ("caption", "likelihood (sum)", None)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from model import loss as losses
 from model import ranks, tiled
+from model.gradients import FlatGradients
 from model.loss import contrastive_loss, sigmoid_loss
 from model.tiled import tiled_loss
 from tests.model.ranks_helper import run_ranks
@@ -93,7 +94,7 @@ def one_rank(rank: int, world_size: int) -> list[tuple[float, list[Tensor]]]:
     for name in NAMES:
         for scales in SCALES:
             towers = Towers(scales)
-            grads = ranks.FlatGradients(towers, me.device)
+            grads = FlatGradients(towers, me.device)
             image, text, factors = towers(images[share], texts[share])
             value = value_of(name, image, text, factors[rank], towers.logit_bias)
             value.backward()

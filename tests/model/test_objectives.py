@@ -17,6 +17,7 @@ from model.bag_of_words import BagOfWords, BagOfWordsClip
 from model.caption import Captioner
 from model.clip import CLIP
 from model.config import ClipConfig, Objective, OptimizerConfig, TextConfig, VitConfig
+from model.gradients import FlatGradients
 from model.recipes import MODELS
 from model.transformer import LayerNorm
 from tests.model.ranks_helper import run_ranks
@@ -114,7 +115,7 @@ def oracle(model: objectives.Model, images: Tensor, tokens: Tensor) -> Tensor:
 
 def result(model: objectives.Model, loss: Tensor, me: ranks.Ranks, backward: Callable[[], None]) -> dict[str, Tensor]:
     """The loss of the global batch and its gradients by name, reduced as the trainer reduces them."""
-    grads = ranks.FlatGradients(model, me.device)
+    grads = FlatGradients(model, me.device)
     backward()
     grads.average(me)
     found = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
@@ -156,7 +157,7 @@ def test_each_objective_without_a_group_equals_the_computation_written_out() -> 
     compare(one_rank(0, 1), wanted())
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_each_objective_on_any_number_of_processes_equals_the_computation_written_out(world_size: int, tmp_path: Path) -> None:
     expected = wanted()
     for results in run_ranks(world_size, tmp_path, one_rank, world_size):

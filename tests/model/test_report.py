@@ -11,7 +11,7 @@ from tests.model.report_root import RUN, build, events
 
 
 def test_an_empty_root_has_no_facts(tmp_path: Path) -> None:
-    assert report.collect(str(tmp_path)) == report.Facts(training=None, model=None, results=[])
+    assert report.collect(str(tmp_path)) == report.Facts(training=None, model=None, results=[], scores=[], tasks=[])
 
 
 def test_the_curves_are_the_last_runs_whole_lines(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from model import checkpoint, optimizer, runs
 from model.clip import CLIP
 from model.config import DataConfig, OptimizerConfig, TrainConfig
-from model.events import Event, EventLog, readable
+from model.events import Event, EventLog, bar, readable
+from model.guards import Stopped
 from model.recipes import MODELS, mini
-from model.train import NonFinite, normalise, train
+from model.train import train
 from tests.model.ranks_helper import run_ranks
-from tests.model.small import make_pairs, small_run, write_shards
+from tests.model.small import QUIET, make_pairs, small_run, write_shards
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).parents[2]
@@ -38,9 +39,9 @@ def weights(root: Path) -> dict[str, Tensor]:
 
 def events(root: Path) -> list[Event]:
     """The curve without what depends on the clock."""
-    clocks = ("pairs_per_second", "data_wait_share", "eta_seconds")
-    lines = (root / "train" / "events.jsonl").read_text().splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in clocks} for line in lines]
+    clocks = ("pairs_per_second", "data_wait_share", "checkpoint_share", "eta_seconds", "mfu", "memory_bytes")
+    lines = [json.loads(line) for line in (root / "train" / "events.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if name not in clocks} for line in lines if "loss" in line]
 
 
 def run(root: Path, **changes: object) -> list[Event]:
@@ -62,32 +63,53 @@ KILLED_RUN = """
 import os, signal, sys
 from pathlib import Path
 import torch
+from model import files
 from model.train import train
 from tests.model.small import small_run
 torch.set_num_threads(1)
-def report(event):
-    if event["step"] == int(sys.argv[2]):
+at, real, writes = int(sys.argv[3]), files.write, []
+def die(now):
+    if now:
         os.kill(os.getpid(), signal.SIGKILL)
+def report(event):
+    die(sys.argv[2] == "step" and event["step"] == at)
+def write(path, content):
+    writes.append(path)
+    die(sys.argv[2] == "write" and len(writes) == at)
+    real(path, content)
+files.write = write
 train(small_run(Path(sys.argv[1])), report, torch.device("cpu"))
 """
 
 
-@pytest.mark.parametrize("step", [3, 7, 8])
-def test_a_run_that_is_killed_at_a_step_and_run_again_ends_with_the_same_bits(
-    step: int, tmp_path: Path, undisturbed: Path
+def slow(*values: object) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+# The first write is the curve's; a checkpoint is four files and their manifest, the model three and theirs.
+@pytest.mark.parametrize(
+    ("kind", "at"),
+    [("step", 7), ("write", 9), slow("step", 3), slow("step", 8), slow("write", 6), slow("write", 11), slow("write", 18)],
+)
+def test_a_run_that_is_killed_at_any_point_and_run_again_ends_with_the_same_bits(
+    kind: str, at: int, tmp_path: Path, undisturbed: Path
 ) -> None:
     small_run(tmp_path)
-    killed = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path), str(step)], cwd=REPOSITORY, check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED_RUN, str(tmp_path), kind, str(at)], cwd=REPOSITORY, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "model").exists()
-    reported = run(tmp_path)
-    assert [event["step"] for event in reported] == list(range(step // 4 * 4 if step != 8 else 4, 12 + 1))[1:]
+    assert not (tmp_path / "model" / checkpoint.NAME).exists()
+    steps = [event["step"] for event in run(tmp_path)]
+    if kind == "step":
+        assert steps[0] in range(1, at + 1, 4)  # the step after a checkpoint that was whole when the run was killed
+    assert steps == list(range(13 - len(steps), 12 + 1))
     wanted = weights(undisturbed)
     assert all(torch.equal(tensor, wanted[name]) for name, tensor in weights(tmp_path).items())
     assert events(tmp_path) == events(undisturbed)
-    left = "train/checkpoints/*/step-00000012/optimizer.safetensors"
-    (own,), (other,) = tmp_path.glob(left), undisturbed.glob(left)
-    assert own.read_bytes() == other.read_bytes()
+    for name in ("model.safetensors", "optimizer.safetensors", "state.json"):
+        left = f"train/checkpoints/*/step-00000012/{name}"
+        (own,), (other,) = tmp_path.glob(left), undisturbed.glob(left)
+        assert own.read_bytes() == other.read_bytes()
+    assert (tmp_path / "model" / checkpoint.NAME).read_text() == (undisturbed / "model" / checkpoint.NAME).read_text()
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(
@@ -161,8 +183,8 @@ assert not {"torch", "ray"} & set(sys.modules)
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_what_to_do(tmp_path: Path) -> None:
     mad = OptimizerConfig(learning_rate=1e30, num_warmup_steps=1)
-    with pytest.raises(NonFinite, match=r"train: the loss is .* at step \d+ .*lower --optimizer\.learning-rate"):
-        run(tmp_path, optimizer=mad)
+    with pytest.raises(Stopped, match=r"train: the loss is .* at step \d+, .*lower --optimizer\.learning-rate"):
+        run(tmp_path, optimizer=mad, guards=replace(QUIET, non_finite="stop"))
     assert not (tmp_path / "model").exists()
 
 
@@ -203,12 +225,6 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_pixels_are_normalised_by_the_releases_constants() -> None:
-    images = torch.tensor([[[[0, 128, 255]]]], dtype=torch.uint8)
-    wanted = [(0 - 0.48145466) / 0.26862954, (128 / 255 - 0.4578275) / 0.26130258, (1 - 0.40821073) / 0.27577711]
-    torch.testing.assert_close(normalise(images)[0, :, 0, 0], torch.tensor(wanted))
-
-
 def test_a_curve_that_continues_has_each_step_once(tmp_path: Path) -> None:
     path = str(tmp_path / "events.jsonl")
     log = EventLog(path, "a", 0)
@@ -242,3 +258,11 @@ def test_the_recipes_are_concrete(tmp_path: Path) -> None:
     assert "step     10/20" in line
     assert "left 1:15" in line
     assert os.linesep not in line
+
+
+def test_a_terminal_has_a_bar() -> None:
+    event = {"step": 10, "num_steps": 20, "loss": 1.0, "lr": 1e-3, "grad_norm": 2.0, "pairs_per_second": 1.0, "mfu": 0.31,
+             "data_wait_share": 0.0, "eta_seconds": 5.0}  # fmt: skip
+    assert bar(event, 10).startswith("\r\x1b[K[#####.....] step     10/20")
+    assert "mfu 31%" in bar(event)
+    assert bar({**event, "step": 20}, 10).endswith("\n")

@@ -1,5 +1,6 @@
 """The options of the trainer that change how a step is worked out: losses, micro-batches, half precision, a vocabulary."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from model.objectives import SigmoidClip
 from model.tokenizer import Tokenizer
 from model.train import train
 from tests.model.ranks_helper import run_ranks
-from tests.model.small import small_clip, small_run
+from tests.model.small import make_pairs, small_clip, small_run, write_shards
 
 CPU = torch.device("cpu")
 HALF: dict[str, object] = {
@@ -66,6 +67,30 @@ def test_tiles_micro_batches_and_ranks_change_nothing_but_rounding(tmp_path: Pat
     small_run(tmp_path / "d")
     found = run_ranks(2, tmp_path / "ranks", rank_run, str(tmp_path / "d"))[0]
     assert found == pytest.approx(wanted, rel=1e-4)
+
+
+def resumed_run(rank: int, root: str) -> list[float]:
+    """One rank of a run that a single process began."""
+    return curve(run(Path(root), model=without_batch_norm(), num_workers=2))
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_with_more_ranks_sees_the_same_batches_and_learns_the_same(tmp_path: Path) -> None:
+    pairs = make_pairs(100, seed=4)
+    pairs[7] = (b"broken", "a red square")
+    for name in ("whole", "moved"):
+        write_shards(tmp_path / name / "6_shards", [pairs[start : start + 20] for start in range(0, 100, 20)])
+    wanted = curve(run(tmp_path / "whole", model=without_batch_norm()))
+    run(tmp_path / "moved", model=without_batch_norm())
+    (folder,) = (tmp_path / "moved" / "train" / "checkpoints").iterdir()
+    (tmp_path / "moved" / "model" / checkpoint.NAME).unlink()
+    (folder / "step-00000012" / checkpoint.NAME).unlink()  # as if the only process was killed while it wrote this
+    found = run_ranks(2, tmp_path / "ranks", resumed_run, str(tmp_path / "moved"))[0]
+    assert len(found) == 2 * 4
+    assert found == pytest.approx(wanted[-8:], rel=1e-4)
+    one, other = (json.loads((tmp_path / name / "model" / checkpoint.NAME).read_text()) for name in ("whole", "moved"))
+    assert one["bad"] == other["bad"]
+    assert one["bad"]["decode"] > 0
 
 
 def test_a_run_with_every_half_precision_option_resumes_to_the_same_bits(tmp_path: Path) -> None:

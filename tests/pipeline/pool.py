@@ -86,12 +86,12 @@ def draw_of(seed: int, pair_id: str, query: int) -> int:
 
 
 def definition(pool: Pool, config: BalanceConfig) -> set[str]:
-    """Who stays, one query after the other."""
+    """Who stays, one query after the other; a pair without queries is over no limit."""
     drawn: dict[int, list[tuple[int, str]]] = defaultdict(list)
     for pair_id, ids in pool.matches().items():
         for query in ids:
             drawn[query].append((draw_of(config.seed, pair_id, query), pair_id))
-    kept: set[str] = set()
+    kept = {pair_id for pair_id, ids in pool.matches().items() if not ids}
     wanted = config.max_per_query * config.oversample
     for pairs in drawn.values():
         if config.mode == "cap":

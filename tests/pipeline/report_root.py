@@ -10,7 +10,7 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from pipeline import balance, dedupe, draws, hashing, images, match, schema, shard
-from pipeline.config import BalanceConfig, DedupeConfig, MatchConfig, RunConfig, ShardConfig, TrimConfig
+from pipeline.config import BalanceConfig, DedupeConfig, MatchConfig, RunConfig, ShardConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset, Manifest
 from pipeline.parts import Job, write_part
@@ -147,7 +147,7 @@ def build(root: str) -> dict[str, Manifest]:
     made["1_candidates"] = commit(root, "1_candidates", plain("crawl", schema.CANDIDATES), None, halves)
     common: dict[str, Any] = {"settings": SETTINGS, "events": Events(root, "test"), "execute": in_process}
     config = BalanceConfig(max_per_query=12, oversample=1.25, num_query_buckets=3)
-    trim = TrimConfig(shard=ShardConfig(pairs_per_shard=20, parts_per_group=2), balance=config)
+    sharding = ShardConfig(pairs_per_shard=20, parts_per_group=2)
     limits, trim_limits, duplicates = "3_balanced/_limits", "5_unique/_limits", DedupeConfig(num_buckets=2)
     balanced = [
         Step(match.STAGE, MatchConfig(num_buckets=3), ["1_candidates"], "2_matched", {"queries": "queries"}),
@@ -160,7 +160,8 @@ def build(root: str) -> dict[str, Manifest]:
         Step(dedupe.EDGES, duplicates, ["5_unique/_bands"], "5_unique/_edges"),
         Step(dedupe.STAGE, duplicates, ["4_images"], "5_unique", {"edges": "5_unique/_edges"}),
         *balance.limit_steps(draws.trimming(config), "5_unique", "5_unique", earlier=limits),
-        Step(shard.STAGE, trim, ["5_unique", "4_images"], "6_shards", {"limits": trim_limits}),
+        Step(shard.TRIM, draws.trimming(config), ["5_unique"], "5_unique/_trimmed", {"limits": trim_limits}),
+        Step(shard.STAGE, sharding, ["5_unique/_trimmed", "4_images"], "6_shards"),
         *balance.per_query_steps(draws.trimming(config), "6_shards", trim_limits, "6_shards", "shard"),
     ]
     made |= run_steps(balanced, root, **common)

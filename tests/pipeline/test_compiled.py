@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compiled import compiled, inner, prefetch, trailing_zeros
+from pipeline.compiled import compiled, count_bits, inner, prefetch, trailing_zeros
 
 
 def test_a_function_without_a_place_for_its_code_is_compiled_all_the_same() -> None:
@@ -42,15 +42,16 @@ def test_another_copy_of_the_same_source_finds_what_was_compiled_and_a_changed_o
 
 def test_the_instructions_do_what_they_say() -> None:
     @inner
-    def count(numbers, zeros):
+    def count(numbers, zeros, ones):
         for i in range(len(numbers)):
             prefetch(numbers, np.uint64(i))
-            zeros[i] = trailing_zeros(numbers[i])
+            zeros[i], ones[i] = trailing_zeros(numbers[i]), count_bits(numbers[i])
 
     @compiled
-    def all_of(numbers, zeros):
-        count(numbers, zeros)
+    def all_of(numbers, zeros, ones):
+        count(numbers, zeros, ones)
 
-    numbers, zeros = np.uint64(1) << np.arange(64, dtype=np.uint64), np.zeros(64, np.int64)
-    all_of(numbers | np.uint64(1 << 63), zeros)
+    numbers, zeros, ones = np.uint64(1) << np.arange(64, dtype=np.uint64), np.zeros(64, np.int64), np.zeros(64, np.int64)
+    all_of(~(numbers - np.uint64(1)), zeros, ones)
     assert zeros.tolist() == list(range(64))
+    assert ones.tolist() == list(range(64, 0, -1))

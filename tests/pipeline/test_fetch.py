@@ -28,7 +28,7 @@ def get(config: DownloadConfig, *urls: str) -> list[bytes | str]:
     async def one(client: fetch.Client, url: str) -> bytes | str:
         try:
             async with client.fetch(url) as body:
-                return body
+                return bytes(body)
         except Failed as failure:
             return failure.reason
 
@@ -207,9 +207,10 @@ def test_a_slow_body_passes_while_it_keeps_the_minimum_rate(tmp_path):
 
 
 def test_many_large_bodies_wait_for_room_and_are_not_blamed_for_it(tmp_path):
-    body = bytes(fetch.LARGE_BYTES + 50_000)
+    large_bytes, places = fetch.STEPS[-1]
+    body = bytes(large_bytes + 50_000)
     held, most, lock = 0, 0, threading.Lock()
-    num_bodies = 3 * fetch.LARGE_BODIES
+    num_bodies = 3 * places
 
     async def one(client: fetch.Client, url: str) -> None:
         nonlocal held, most
@@ -230,7 +231,7 @@ def test_many_large_bodies_wait_for_room_and_are_not_blamed_for_it(tmp_path):
     with serve({f"/{n}": say(body) for n in range(num_bodies)}, tmp_path) as site:
         config = site.config(concurrency_per_host=num_bodies, timeout_seconds=2.0, stall_seconds=1.0, max_retries=0, robots=False)
         asyncio.run(everything(config))
-    assert most == fetch.LARGE_BODIES
+    assert most == places
 
 
 def test_robots_txt_is_read_to_its_limit_and_through_redirects(tmp_path):

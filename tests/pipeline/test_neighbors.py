@@ -47,7 +47,6 @@ def test_groups_are_the_brute_force_groups(seed: int):
 @pytest.mark.parametrize("seed", range(20, 40))
 def test_crowded_bands_give_the_brute_force_groups_too(seed: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(neighbors, "CROWD", 8)
-    monkeypatch.setattr(neighbors, "FEW", 4)
     points = crowd(seed, 150)
     assert neighbors.groups(points).tolist() == brute_force(points).tolist()
 
@@ -61,6 +60,19 @@ def test_groups_do_not_depend_on_the_order(seed: int):
     assert {frozenset(order[mixed == root].tolist()) for root in mixed} == {
         frozenset(np.flatnonzero(plain == root).tolist()) for root in plain
     }
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_index_finds_the_nearest_of_all(seed: int):
+    points = crowd(seed, 300)
+    known = Points(points.hashes[:200], points.colors[:200], points.max_distance, points.max_color_distance)
+    found = neighbors.Index(known).nearest(points.hashes[100:], points.colors[100:])
+    colors = points.colors.astype(int)
+    for place, row in zip(found.tolist(), range(100, 300), strict=True):
+        distances = np.bitwise_count(points.hashes[:200] ^ points.hashes[row]).astype(int)
+        far = (distances > points.max_distance) | (np.abs(colors[:200] - colors[row]).max(axis=1) > points.max_color_distance)
+        distances[far] = 99
+        assert place == (int(np.argmin(distances)) if distances.min() < 99 else -1)
 
 
 def test_bands_cover_every_bit_once():
@@ -88,3 +100,43 @@ def test_twenty_thousand_near_copies_take_no_quadratic_time():
     started = time.process_time()
     assert set(neighbors.groups(points).tolist()) == {0}
     assert time.process_time() - started < 20  # all 200 million pairs with their colors take minutes
+
+
+def all_pairs(points: Points) -> list[tuple[int, int]]:
+    """Every near pair (i, j), i < j, by looking at all."""
+    pairs = []
+    for start in range(0, len(points.hashes), 64):
+        differ = np.bitwise_count(points.hashes[start : start + 64, None] ^ points.hashes[None, start:])
+        one, other = (places + start for places in np.nonzero(differ <= points.max_distance))
+        apart = np.abs(points.colors[one].astype(np.int16) - points.colors[other]).max(axis=1)
+        near = (apart <= points.max_color_distance) & (one < other)
+        pairs += zip(one[near].tolist(), other[near].tolist(), strict=True)
+    return pairs
+
+
+@pytest.mark.parametrize(("num_hashes", "max_distance"), [(50_000, 4), (20_000, 8)])
+def test_the_groups_of_fifty_thousand_hashes_are_those_of_all_their_pairs(num_hashes: int, max_distance: int):
+    """A third are copies with up to two bits more than the distance; half crowd together, as flat pictures do."""
+    chance = np.random.default_rng(max_distance)
+    half, third = num_hashes // 2, num_hashes // 3
+    hashes = chance.integers(0, 2**64, num_hashes, dtype=np.uint64)
+    hashes[:half] &= chance.integers(0, 2**64, half, dtype=np.uint64)  # few bits set
+    colors = chance.integers(0, 256, (num_hashes, 48))
+    copied, noise = chance.integers(0, half, third), chance.integers(-20, 21, (third, 48))
+    noise[: third // 8] += chance.integers(-1, 2, (third // 8, 48))
+    hashes[-third:], colors[-third:] = hashes[copied], colors[copied] + noise
+    for bit in range(max_distance + 2):
+        flipped = third - third * bit // (max_distance + 2)
+        hashes[-flipped:] ^= np.uint64(1) << chance.integers(0, 64, flipped, dtype=np.uint64)
+    points = Points(hashes, colors.clip(0, 255).astype(np.uint8), max_distance, 20)
+    near = all_pairs(points)
+    smallest = list(range(num_hashes))
+    changed = True
+    while changed:
+        changed = False
+        for one, other in near:
+            if smallest[one] != smallest[other]:
+                smallest[one] = smallest[other] = min(smallest[one], smallest[other])
+                changed = True
+    assert third // 4 < len(near)
+    assert neighbors.groups(points).tolist() == smallest

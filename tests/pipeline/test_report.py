@@ -119,13 +119,13 @@ def test_the_same_root_gives_the_same_facts(root: str, facts: report.Facts) -> N
     assert (again.kept, again.drops, again.origins) == (facts.kept, facts.drops, facts.origins)
 
 
-@pytest.mark.parametrize("first_missing", range(7))
+@pytest.mark.parametrize("first_missing", range(8))
 def test_a_root_that_is_not_finished_is_told_as_far_as_it_goes(root: str, tmp_path: Path, first_missing: int) -> None:
     copy = tmp_path / "root"
     shutil.copytree(root, copy)
     folders = ["queries", *report.FOLDERS]
     for name in folders[first_missing:]:
-        shutil.rmtree(copy / name)
+        shutil.rmtree(copy / name, ignore_errors=True)  # one is inside another
     found = report.collect(str(copy))
     assert found.missing == folders[first_missing:]
     assert [origin.folder for origin in found.origins] == folders[:first_missing]

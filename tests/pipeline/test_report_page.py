@@ -94,7 +94,7 @@ def test_other_urls_are_text(url: str) -> None:
 def test_the_numbers_are_those_of_the_manifests(root: str, page: LexborHTMLParser) -> None:
     facts = report.collect(root)
     steps = page.css(".step")
-    assert len(steps) == len(facts.funnel) == 6
+    assert len(steps) == len(facts.funnel) == 7
     for node, step in zip(steps, facts.funnel, strict=True):
         assert node.css("h3")[0].text() == step.folder
         assert node.css(".counts span")[0].text() == f"{step.rows_in:,} → {step.rows_out:,}"
@@ -121,8 +121,8 @@ def test_a_root_with_only_its_first_stage_says_what_is_missing(
     assert capsys.readouterr().out == f"report={path}\n"
     page = LexborHTMLParser(path.read_text())
     told = {section.id: [node.text() for node in section.css(".missing")] for section in page.css("section")}
-    assert {name for name, lines in told.items() if lines} == {"kept", "queries", "training", "zeroshot", "provenance"}
-    assert "queries, 2_matched, 3_balanced, 4_images, 5_unique, 6_shards" in told["provenance"][0]
+    assert {name for name, lines in told.items() if lines} == {"kept", "queries", "training", "zeroshot", "scores", "provenance"}
+    assert "queries, 2_matched, 3_balanced, 4_images, 5_unique, 5_unique/_trimmed, 6_shards" in told["provenance"][0]
 
 
 def test_a_root_without_anything_is_a_mistake_and_no_page(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from webdataset.compat import WebDataset
 
 from pipeline import balance, draws, hashing, hosts, schema, shard
-from pipeline.config import BalanceConfig, DedupeConfig, ShardConfig, TrimConfig
+from pipeline.config import BalanceConfig, DedupeConfig, ShardConfig
 from pipeline.config import RunConfig as Settings
 from pipeline.dedupe import STAGE as DEDUPE
 from pipeline.events import Events
@@ -26,9 +26,8 @@ from pipeline.storage import join
 from tests.pipeline import images_dataset
 from tests.pipeline.pool import Pool, limits_of
 
-CONFIG = TrimConfig(
-    shard=ShardConfig(pairs_per_shard=25, parts_per_group=2, seed=3), balance=BalanceConfig(max_per_query=12, oversample=1.5)
-)
+CONFIG = ShardConfig(pairs_per_shard=25, parts_per_group=2, seed=3)
+TRIMMING = draws.trimming(BalanceConfig(max_per_query=12, oversample=1.5))
 
 
 def images(num_pairs: int, seed: int = 0) -> pa.Table:
@@ -51,12 +50,10 @@ def images(num_pairs: int, seed: int = 0) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([*schema.IMAGES, schema.IMAGE]))
 
 
-def labelled(table: pa.Table, num_shards: int = 5, config: TrimConfig = CONFIG) -> pa.Table:
+def dealt(table: pa.Table, config: ShardConfig = CONFIG) -> pa.Table:
     """The rows of one group, dealt."""
-    balancing = draws.trimming(config.balance)
-    limits = limits_of(Pool(table["pair_id"], table["query_ids"]), balancing)
-    outputs = [f"{number:05d}" for number in range(7, 7 + num_shards)]
-    return shard.shard(table.select(["pair_id", "query_ids"]), table, outputs, limits, config)
+    outputs = [f"{number:05d}" for number in range(7, 7 + math.ceil(table.num_rows / config.pairs_per_shard))]
+    return shard.shard(table.select(["pair_id", "query_ids"]), table, outputs, config)
 
 
 def build(root: str, table: pa.Table, num_parts: int, *, ray: bool = False) -> Dataset:
@@ -67,8 +64,9 @@ def build(root: str, table: pa.Table, num_parts: int, *, ray: bool = False) -> D
     write_dataset(join(root, "edges"), stage="dedupe_edges", version=1, config=None, parts=none)
     steps = [
         Step(DEDUPE, DedupeConfig(), ["4_images"], "5_unique", {"edges": "edges"}),
-        *balance.limit_steps(draws.trimming(CONFIG.balance), "5_unique", "5_unique"),
-        Step(shard.STAGE, CONFIG, ["5_unique", "4_images"], "6_shards", {"limits": "5_unique/_limits"}),
+        *balance.limit_steps(TRIMMING, "5_unique", "5_unique"),
+        Step(shard.TRIM, TRIMMING, ["5_unique"], "5_unique/_trimmed", {"limits": "5_unique/_limits"}),
+        Step(shard.STAGE, CONFIG, ["5_unique/_trimmed", "4_images"], "6_shards"),
     ]
     run_steps(steps, root, settings=settings, events=events, execute=on_ray if ray else in_process)
     return Dataset(join(root, "6_shards"))
@@ -82,35 +80,31 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def kept_ids(table: pa.Table) -> list[str]:
     """The pairs that balancing's own function keeps."""
-    balancing = draws.trimming(CONFIG.balance)
-    limits = limits_of(Pool(table["pair_id"], table["query_ids"]), balancing)
+    limits = limits_of(Pool(table["pair_id"], table["query_ids"]), TRIMMING)
     return table.filter(pa.array(limits.keep(table["pair_id"], table["query_ids"])))["pair_id"].to_pylist()
 
 
 def test_each_pair_that_stays_is_dealt_once_with_its_own_picture():
     table = images(150)
-    rows = labelled(table).to_pylist()
+    rows = dealt(table).to_pylist()
     by_id = {row["pair_id"]: row for row in table.to_pylist()}
     assert sorted(row["pair_id"] for row in rows) == sorted(by_id)
-    assert sorted(row["pair_id"] for row in rows if row["drop"] is None) == sorted(kept_ids(table))
-    assert {row["drop"] for row in rows} == {None, "over_limit"}
     for row in rows:
         source = by_id[row["pair_id"]]
         assert (row["url"], row["caption"]) == (source["image_url"], source["text"])
         assert all(row[name] == source[name] for name in row.keys() & source.keys() - {"key"})
 
 
-def test_shards_differ_by_one_pair_and_keys_count_from_zero():
-    rows = [row for row in labelled(images(150)).to_pylist() if row["drop"] is None]
-    sizes = [sum(row["output"] == number for row in rows) for number in range(5)]
-    assert max(sizes) - min(sizes) <= 1
+def test_every_shard_but_the_last_is_full_and_keys_count_from_zero():
+    rows = dealt(images(135)).to_pylist()
+    sizes = [sum(row["output"] == number for row in rows) for number in range(6)]
+    assert sizes == [25, 25, 25, 25, 25, 10]
     for number, size in enumerate(sizes):
         assert [row["key"] for row in rows if row["output"] == number] == [f"{7 + number:05d}{at:02d}" for at in range(size)]
 
 
 def test_every_shard_shows_every_host():
-    config = TrimConfig(shard=ShardConfig(pairs_per_shard=100), balance=BalanceConfig())
-    rows = labelled(images(400), num_shards=4, config=config).to_pylist()
+    rows = dealt(images(400), ShardConfig(pairs_per_shard=100)).to_pylist()
     for number in range(4):
         assert len({hosts.host(row["url"]) for row in rows if row["output"] == number}) == 8
 
@@ -118,9 +112,8 @@ def test_every_shard_shows_every_host():
 def test_the_deal_does_not_depend_on_the_order_of_the_rows():
     table = images(120)
     mixed = table.take(pa.array(np.random.default_rng(0).permutation(120)))
-    assert labelled(mixed).equals(labelled(table))
-    other_seed = TrimConfig(shard=ShardConfig(pairs_per_shard=25, seed=4), balance=CONFIG.balance)
-    assert labelled(table, config=other_seed)["pair_id"] != labelled(table)["pair_id"]
+    assert dealt(mixed).equals(dealt(table))
+    assert dealt(table, ShardConfig(pairs_per_shard=25, seed=4))["pair_id"] != dealt(table)["pair_id"]
 
 
 @pytest.mark.parametrize("pairs_per_shard", [1, 2, 10, 11, 1000, 10_000, 12_000])
@@ -135,29 +128,38 @@ def test_keys_are_img2datasets(pairs_per_shard: int):
 def manifest(rows: dict[str, int]) -> Manifest:
     """A manifest of parts with so many rows."""
     parts = [Part(name=name, files=(), rows_in=n, rows_out=n, drops={}, made_from="") for name, n in rows.items()]
-    return Manifest(stage="dedupe", fingerprint={}, parts=tuple(parts))
+    return Manifest(stage="trim", fingerprint={}, parts=tuple(parts))
 
 
-def test_the_plan_takes_every_part_once_and_numbers_shards_on():
-    rows = {f"bucket-{number:05d}": number * 7 % 40 for number in range(23)}
+@pytest.mark.parametrize("seed", range(20))
+def test_the_plan_takes_every_row_once_into_full_shards(seed: int):
+    chance = np.random.default_rng(seed)
+    rows = {f"bucket-{number:05d}": int(chance.integers(0, chance.choice([3, 40, 200]))) for number in range(23)}
     tasks = shard.plan(CONFIG, [manifest(rows), manifest(rows)])
-    taken = [item.part for task in tasks for item in task.inputs if item.source == 0]
-    assert sorted(str(name) for name in taken) == sorted(name for name, n in rows.items() if n)
-    assert taken == [item.part for task in tasks for item in task.inputs if item.source == 1]
-    assert [name for task in tasks for name in task.outputs] == [f"{n:05d}" for n in range(sum(len(t.outputs) for t in tasks))]
+    taken: dict[str, list[tuple[int, int]]] = {}
     for task in tasks:
-        total = sum(rows[str(item.part)] for item in task.inputs if item.source == 0)
+        ranges = {str(item.part): item.rows or (0, rows[str(item.part)]) for item in task.inputs if item.source == 0}
+        assert list(ranges) == [item.part for item in task.inputs if item.source == 1]
+        assert all(item.rows is None for item in task.inputs if item.source == 1)
+        total = sum(end - start for start, end in ranges.values())
         assert len(task.outputs) == math.ceil(total / 25)
-    assert taken != sorted(taken, key=str)
+        assert total % 25 == 0 or task is tasks[-1]
+        for name, (start, end) in ranges.items():
+            assert start < end
+            taken.setdefault(name, []).append((start, end))
+    for name, ranges in taken.items():
+        assert [start for start, _ in ranges] == [0, *(end for _, end in ranges[:-1])]
+        assert ranges[-1][1] == rows[name]
+    assert sorted(taken) == sorted(name for name, n in rows.items() if n)
+    assert [name for task in tasks for name in task.outputs] == [f"{n:05d}" for n in range(math.ceil(sum(rows.values()) / 25))]
+    assert list(taken) != sorted(taken)
     assert shard.plan(CONFIG, [manifest(dict(reversed(rows.items())))] * 2) == tasks
 
 
 def test_a_pair_without_a_picture_is_refused():
     table = images(20)
-    balancing = draws.trimming(CONFIG.balance)
-    limits = limits_of(Pool(table["pair_id"], table["query_ids"]), balancing)
     with pytest.raises(ValueError, match="expected one picture for each of 20 pairs, found 19"):
-        shard.shard(table.select(["pair_id", "query_ids"]), table.slice(1), ["00000"], limits, CONFIG)
+        shard.shard(table.select(["pair_id", "query_ids"]), table.slice(1), ["00000"], CONFIG)
 
 
 def test_parquet_and_offsets_lead_to_the_stored_bytes(shards: Path):
@@ -197,7 +199,7 @@ def test_json_members_hold_every_column_of_the_index(shards: Path):
             member = tar.extractfile(f"{key}.json")
             assert member is not None
             facts = json.load(member)
-            assert facts == {name: row[name] for name in schema.SHARDS.names}
+            assert facts == {name: row[name] for name in schema.SHARDS.names} | {"phash": f"{row['phash']:016x}"}
             assert facts["status"] == "success"
 
 
@@ -207,7 +209,10 @@ def test_the_runner_makes_the_same_shards_twice(num_parts: int, tmp_path: Path, 
     first = build(str(tmp_path / "1"), table, num_parts, ray=num_parts == 3)
     second = build(str(tmp_path / "2"), table, num_parts)
     assert first.manifest.hash == second.manifest.hash
-    assert (first.manifest.rows_in, first.manifest.drops) == (90, {"over_limit": 90 - first.manifest.rows_out})
+    trimmed = Dataset(str(tmp_path / "1/5_unique/_trimmed")).manifest
+    assert (trimmed.rows_in, trimmed.drops) == (90, {"over_limit": 90 - first.manifest.rows_out})
+    sizes = [pl.read_parquet(path).height for path in sorted(Path(first.folder).glob("*.parquet"))]
+    assert sizes == [25] * (sum(sizes) // 25) + [sum(sizes) % 25] * (sum(sizes) % 25 > 0)
     assert sorted(first.read(("pair_id",))["pair_id"].to_pylist()) == sorted(kept_ids(table))
     keys = first.read(("key",))["key"].to_pylist()
     assert len(set(keys)) == len(keys)

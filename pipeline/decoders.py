@@ -1,0 +1,178 @@
+"""The decoding processes of one worker: whatever a picture does to its decoder, the worker and the other pictures go on.
+
+in      bytes of unknown origin
+out     what images.prepare says of them; `decode` where that killed the decoder or took longer than it may
+law     a crash, a hang or a hunger for memory costs one picture and one process, which is replaced; nothing outlives the worker
+cost    a copy of the file into shared memory and one of the stored picture out of it, two short messages: 0.1 ms a picture
+"""
+
+import asyncio
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+
+from pipeline import decoder, images
+from pipeline.config import DownloadConfig
+from pipeline.images import Picture
+
+START_SECONDS = 120.0  # until a new process says that it is ready; a busy machine is slow at this
+PATIENCE = 6.0  # wall seconds for each CPU second that a picture may take
+ROOT = str(Path(__file__).parents[1])
+
+
+def shared_memory(num_bytes: int) -> int:
+    """A descriptor of so much memory, which takes none until it is written to."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("wit-pictures")
+    else:
+        with tempfile.TemporaryFile() as file:
+            descriptor = os.dup(file.fileno())
+    os.ftruncate(descriptor, num_bytes)
+    return descriptor
+
+
+def settings(config: DownloadConfig) -> str:
+    """`config` on a command line."""
+    return json.dumps({field.name: getattr(config, field.name) for field in fields(DownloadConfig)})
+
+
+class Decoder:
+    """One process, and what is shared with it. It works on one picture at a time."""
+
+    def __init__(self, config: DownloadConfig):
+        self.config = config
+        self.answer: asyncio.Future[bytes] | None = None
+        self.ready = False
+        self.received = b""
+        num_bytes = max(config.max_image_bytes, 3 * config.max_image_pixels)  # as large as any picture that is stored
+        memory = shared_memory(num_bytes)
+        self.channel, theirs = socket.socketpair()
+        self.channel.setblocking(False)
+        command = [sys.executable, "-P", "-m", "pipeline.decoder", str(theirs.fileno()), str(memory), str(num_bytes)]
+        path = os.pathsep.join([ROOT, *filter(None, sys.path)])
+        self.process = subprocess.Popen(
+            [*command, settings(config)],
+            pass_fds=(theirs.fileno(), memory),
+            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,  # until it is ready
+        )
+        theirs.close()
+        self.memory = mmap.mmap(memory, num_bytes)
+        os.close(memory)
+
+    async def start(self) -> None:
+        """Wait until it can work. RuntimeError where it cannot even start: then no picture is to blame."""
+        if self.ready:
+            return
+        if await self.ask(b"", len(decoder.READY), START_SECONDS) != decoder.READY:
+            said = self.end().decode(errors="replace").strip().splitlines()[-1:]
+            raise RuntimeError(f"decoders: {sys.executable} -m pipeline.decoder does not start: {' '.join(said) or 'no reason'}")
+        self.ready = True
+
+    async def prepare(self, body: bytes | bytearray) -> Picture | str | None:
+        """What images.prepare says of `body`; None where the process did not live to tell."""
+        self.memory[: len(body)] = body
+        request = decoder.REQUEST.pack(len(body))
+        reply = await self.ask(request, decoder.REPLY.size, self.config.decode_seconds * PATIENCE)
+        if len(reply) < decoder.REPLY.size:
+            return None
+        try:
+            return decoder.unpack(reply, self.memory, len(body))
+        except ValueError:
+            return None
+
+    async def ask(self, request: bytes, num_bytes: int, seconds: float) -> bytes:
+        """Send `request` and wait for an answer of so many bytes; a shorter one where the process ends or takes too long."""
+        loop = asyncio.get_running_loop()
+        self.answer, self.received = loop.create_future(), b""
+        loop.add_reader(self.channel, self.receive, num_bytes)
+        clock = loop.call_later(seconds, self.process.kill)
+        try:
+            self.channel.send(request)
+            return await self.answer
+        except BrokenPipeError:  # it ended between two pictures
+            return b""
+        finally:
+            clock.cancel()
+            loop.remove_reader(self.channel)
+            self.answer = None
+
+    def receive(self, num_bytes: int) -> None:
+        """Take what the process says."""
+        try:
+            piece = self.channel.recv(num_bytes - len(self.received))
+        except ConnectionResetError:
+            piece = b""
+        self.received += piece
+        if self.answer and not self.answer.done() and (not piece or len(self.received) == num_bytes):
+            self.answer.set_result(self.received)
+
+    def end(self) -> bytes:
+        """End the process; what it had to say for itself before it was ready."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stderr is not None
+        with self.process.stderr as file:
+            return file.read()
+
+    def close(self) -> None:
+        """End the process, and share nothing any more."""
+        if self.process.stderr and not self.process.stderr.closed:
+            self.end()
+        self.channel.close()
+        self.memory.close()
+
+
+class Decoders:
+    """`async with decoders:` and then `await decoders.prepare(body)`, in one event loop after another; `close()` at the end."""
+
+    def __init__(self, config: DownloadConfig):
+        self.config = config
+        self.decoders = [Decoder(config) for _ in range(config.num_decoders)]
+        self.idle: asyncio.Queue[Decoder] = asyncio.Queue()
+        self.deaths = 0  # pictures that took their decoder with them
+
+    async def __aenter__(self) -> "Decoders":
+        self.idle = asyncio.Queue()
+        for one in self.decoders:
+            self.idle.put_nowait(one)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Every picture has been answered, or its decoder replaced."""
+
+    async def prepare(self, body: bytes | bytearray) -> Picture | str:
+        """What images.prepare says of `body`, or `decode` where that ended the process."""
+        one = await self.idle.get()
+        if one.process.poll() is not None:  # killed while it had nothing to do: no picture is to blame
+            one = self.replace(one)
+        result = None
+        try:
+            await one.start()
+            result = await one.prepare(body)
+        finally:
+            if result is None:
+                self.deaths += 1
+                one = self.replace(one)
+            self.idle.put_nowait(one)
+        return images.DECODE if result is None else result
+
+    def replace(self, one: Decoder) -> Decoder:
+        """A new process in the place of `one`, which is dead or busy with what nobody waits for."""
+        self.decoders.remove(one)
+        one.close()
+        self.decoders.append(Decoder(self.config))
+        return self.decoders[-1]
+
+    def close(self) -> None:
+        """End all processes."""
+        while self.decoders:
+            self.decoders.pop().close()

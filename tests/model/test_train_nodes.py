@@ -1,0 +1,114 @@
+"""Training on several nodes that die and come: a worker node, with and without one to take its place, and the head."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model import checkpoint, runs
+from tests.conftest import REPOSITORY
+from tests.model.ranks_helper import run_ranks
+from tests.model.small import small_run
+from tests.model.test_notices import check_equal
+from tests.model.test_train import events, rank_run
+from tests.model.test_train_options import without_batch_norm
+from tests.nodes import Cluster
+
+STEPS, KILL_AT = 600, 60
+RUN = """
+import sys
+from pathlib import Path
+from jobs.train import main
+from tests.model.test_train_nodes import config_of
+main(config_of(Path(sys.argv[1]), int(sys.argv[2])))
+"""
+
+
+def changes_of(min_workers: int = 0) -> dict[str, object]:
+    """Two ranks, steps for long enough that a node can die, a model whose ranks do not matter."""
+    return {"num_workers": 2, "min_workers": min_workers, "num_samples": 16 * STEPS, "checkpoint_every_steps": 50,
+            "model": without_batch_norm()}  # fmt: skip
+
+
+def config_of(root: Path, min_workers: int = 0):
+    """The run of these tests."""
+    return small_run(root, **changes_of(min_workers))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("undisturbed")
+    config_of(root)
+    run_ranks(2, tmp_path_factory.mktemp("ranks"), rank_run, str(root), changes_of())
+    return root
+
+
+def drive(cluster: Cluster, root: Path, min_workers: int, at_step: Callable[[], None]) -> tuple[int, str]:
+    """The job as a process of its own; `at_step` is called once the curve has KILL_AT lines. -> exit code, what it said"""
+    config = config_of(root, min_workers)
+    curve, is_called = Path(runs.events_path(config)), False
+    command = [sys.executable, "-c", RUN, str(root), str(min_workers)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, env=cluster.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as driver:
+        assert driver.stdout is not None
+        said = []
+        for line in driver.stdout:  # the job says a line a step
+            said.append(line)
+            if not is_called and curve.exists() and len(curve.read_text().splitlines()) >= KILL_AT:
+                is_called = True
+                at_step()
+            if "GCS" in line and "failed to connect" in line.lower():
+                driver.send_signal(signal.SIGKILL)
+    assert is_called, "".join(said[-30:])
+    return driver.returncode, "".join(said[-60:])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_that_dies_is_replaced_by_one_that_comes_and_no_bit_differs(tmp_path: Path, undisturbed: Path) -> None:
+    with Cluster() as cluster:
+        node = cluster.add()
+
+        def replace() -> None:
+            node.kill()
+            cluster.add()
+
+        code, said = drive(cluster, tmp_path / "root", 0, replace)
+    assert code == 0, said
+    check_equal(undisturbed, tmp_path / "root")
+    assert events(tmp_path / "root") == events(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_goes_on_with_the_nodes_that_are_left(tmp_path: Path, undisturbed: Path) -> None:
+    with Cluster() as cluster:
+        node = cluster.add()
+        code, said = drive(cluster, tmp_path / "root", 1, node.kill)
+    assert code == 0, said
+    found, wanted = events(tmp_path / "root"), events(undisturbed)
+    assert [line["step"] for line in found] == [line["step"] for line in wanted]
+    soon = 2 * KILL_AT  # from then on the rounding of other sums has grown: this learning rate is a high one
+    assert [line["loss"] for line in found[:soon]] == pytest.approx([line["loss"] for line in wanted[:soon]], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_job_whose_head_dies_goes_on_with_another_head_and_no_bit_differs(tmp_path: Path, undisturbed: Path) -> None:
+    with Cluster() as cluster:
+        head = cluster._nodes[0]
+        cluster.add()
+        code, _ = drive(cluster, tmp_path / "root", 0, head.kill)
+        assert code != 0
+        assert not os.path.exists(tmp_path / "root/model" / checkpoint.NAME)
+    with Cluster() as cluster:
+        cluster.add()
+        code, said = drive(cluster, tmp_path / "root", 0, lambda: None)
+    assert code == 0, said
+    check_equal(undisturbed, tmp_path / "root")
+    assert events(tmp_path / "root") == events(undisturbed)
