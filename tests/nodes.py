@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import psutil
@@ -62,6 +63,15 @@ class Node:
         """After `stop`."""
         self.send(signal.SIGCONT)
 
+    def stall(self, times: int, seconds: float, done: threading.Event) -> None:
+        """Stand still so many times, a third of the time between: as a node that swaps or overheats. Ends when `done` is set."""
+        for _ in range(times):
+            self.stop()
+            done.wait(seconds)
+            self.go_on()
+            if done.wait(seconds / 3):
+                return
+
     def kill(self) -> None:
         """As if the machine lost its power."""
         family = self.family()
@@ -79,7 +89,7 @@ class Cluster:
 
     def __init__(self) -> None:
         self._folder = tempfile.mkdtemp(prefix="ray-")  # Ray's socket names must stay under 107 characters
-        self._nodes: list[Node] = []
+        self.nodes: list[Node] = []
         self.address = ""
 
     def __enter__(self) -> "Cluster":
@@ -87,7 +97,7 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for node in self._nodes:
+        for node in self.nodes:
             if node.process.poll() is None:
                 node.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -105,7 +115,7 @@ class Cluster:
         return self._add(Node("--address", self.address, "--num-cpus", str(num_cpus), *ports))
 
     def _add(self, node: Node) -> Node:
-        self._nodes.append(node)
+        self.nodes.append(node)
         return node
 
     def environment(self) -> dict[str, str]:

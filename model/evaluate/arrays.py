@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from model.evaluate import texts
-from model.evaluate.datasets import BadSet, EvalSet, Example, Split, Unit
+from model.evaluate.datasets import EvalSet, Example, Split, Unit
 
 BUILT_IN = ("digits",)
 TEST_EVERY = 4
 
 
 def open_built_in(known_as: str, name: str) -> EvalSet:
-    """A set that a package brings along. Raises BadSet where the package is not installed."""
+    """A set that a package brings along."""
     pictures, labels = _digits()
     places = np.arange(len(labels))
     splits = {}
@@ -43,9 +43,7 @@ def examples(unit: Unit) -> Iterator[Example]:
 
 def _digits() -> tuple[np.ndarray, np.ndarray]:
     """Pixels and digits.  uint8 [n, 8, 8], int64 [n]"""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise BadSet("digits: expected scikit-learn, which brings this set; it is not installed") from None
+    from sklearn.datasets import load_digits
+
     found: Any = load_digits()
     return np.minimum(found.images * 16, 255).astype(np.uint8), found.target.astype(np.int64)

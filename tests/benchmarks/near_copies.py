@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
-import imagehash
+import imagehash  # pyright: ignore[reportMissingImports]
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageDraw, UnidentifiedImageError

@@ -12,7 +12,7 @@ from pipeline.config import MiniConfig
 from tests.conftest import REPOSITORY
 from tests.end_to_end.conftest import SmallWeb
 from tests.end_to_end.test_faults import fresh, hashes  # noqa: F401
-from tests.nodes import Cluster
+from tests.nodes import Cluster, Node
 
 STALL_SECONDS = 3.0
 NUM_STALLS = 8
@@ -59,13 +59,8 @@ def test_nodes_that_die_come_and_stand_still_change_nothing(
             happened.append("added")
             threads.append(when(root / "5_unique/_bands", lambda: stall(other), done))
 
-        def stall(other) -> None:
-            for _ in range(NUM_STALLS):  # a node that hangs and comes back, as one that swaps or overheats does
-                other.stop()
-                done.wait(STALL_SECONDS)
-                other.go_on()
-                if done.wait(STALL_SECONDS / 3):
-                    break
+        def stall(other: Node) -> None:
+            other.stall(NUM_STALLS, STALL_SECONDS, done)
             happened.append("stalled")
 
         threads = [when(root / "4_images", replace, done)]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,9 +100,31 @@ def test_a_run_goes_on_with_the_nodes_that_are_left(tmp_path: Path, undisturbed:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_node_that_stands_still_again_and_again_changes_no_bit(tmp_path: Path, undisturbed: Path) -> None:
+    done, threads = threading.Event(), []
+    with Cluster() as cluster:
+        node = cluster.add()
+
+        def stall() -> None:
+            threads.append(threading.Thread(target=node.stall, args=(5, 3.0, done)))
+            threads[0].start()
+
+        try:
+            code, said = drive(cluster, tmp_path / "root", 0, stall)
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
+    assert code == 0, said
+    check_equal(undisturbed, tmp_path / "root")
+    assert events(tmp_path / "root") == events(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_job_whose_head_dies_goes_on_with_another_head_and_no_bit_differs(tmp_path: Path, undisturbed: Path) -> None:
     with Cluster() as cluster:
-        head = cluster._nodes[0]
+        head = cluster.nodes[0]
         cluster.add()
         code, _ = drive(cluster, tmp_path / "root", 0, head.kill)
         assert code != 0
