@@ -1,6 +1,6 @@
 """The loader beside open_clip's own: pairs per second of one core, from the same shards, at 224 px.
 
-    python -m tests.benchmarks.loader [--pairs 1024] [--runs 3]
+    python -m tests.benchmarks.loader [--pairs 1024] [--runs 3] [--store s3://BUCKET/FOLDER]
 
 ours    model/data.py: libjpeg-turbo, a square crop, cubic, and normalised on the CPU here, though training does it on the GPU
 peer    open_clip_train.data.get_wds_dataset: webdataset, Pillow, torchvision's transforms as open_clip trains with by default
@@ -8,6 +8,7 @@ both    256 px JPEGs of 20 to 40 KB with texts of a dozen words -> float32 [B, 3
         of 64; 1 and 2 threads or workers; each side makes every pair of its shards once
 ready   how often the next batch is there when it is asked for, with one thread and a step that takes 1.3 times as long as a
         batch takes to be made
+store   the same shards from an object store too, two epochs: with a cache that holds one shard, and with one that holds all
 last line  `loader ratio=X.XX`: the smaller of the two ratios of pairs per CPU second of all threads and processes, medians of
         runs in turn. Wall seconds are told beside it; they depend on who else uses the machine
 """
@@ -30,7 +31,7 @@ import psutil
 import torch
 from PIL import Image
 
-from model import data
+from model import data, files
 from model.config import IMAGE_MEAN, IMAGE_STD, DataConfig
 from model.order import Order
 from model.pixels import Normalise
@@ -71,18 +72,18 @@ def make_shards(folder: Path, num_pairs: int) -> float:
 class Ours:
     """Our loader, its tokenizer learnt once."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.shards = str(folder), list_shards(str(folder))
+    def __init__(self, folder: str, cache_bytes: int = 0, epochs: int = 1):
+        self.folder, self.shards, self.cache_bytes, self.epochs = folder, list_shards(folder), cache_bytes, epochs
         self.tokenizer = Tokenizer.train(iterate_texts(self.folder, self.shards, 1000), 600, 77)
 
     def batches(self, threads: int, ahead: int = 4) -> Iterator[data.Batch]:
-        """One epoch of batches."""
+        """All epochs of batches."""
         config = DataConfig(num_lanes=2, window_shards=4, num_threads=threads, prefetch_batches=ahead)
         counts = [shard.num_pairs for shard in self.shards]
         order = Order(counts, seed=0, global_batch=BATCH, num_lanes=2, window_shards=4)
-        with ShardStore(self.folder, self.shards, cache_dir="", max_bytes=0, max_open=8) as store:
+        with ShardStore(self.folder, self.shards, cache_dir="", max_bytes=self.cache_bytes, max_open=8) as store:
             maker = data.Batches(order, store, self.tokenizer, config, RESOLUTION)
-            with closing(data.iterate(maker, 0, order.steps_per_epoch, 0, 1, config)) as batches:
+            with closing(data.iterate(maker, 0, self.epochs * order.steps_per_epoch, 0, 1, config)) as batches:
                 yield from batches
 
     def tensors(self, threads: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -146,11 +147,21 @@ def share_ready(ours: Ours) -> float:
         time.sleep(step_seconds)
 
 
+def tell_store(folder: Path, url: str) -> None:
+    """Copy the shards to a store, and print what comes from there."""
+    for path in folder.iterdir():
+        files.write(f"{url}/{path.name}", path.read_bytes())
+    for name, cache_bytes in (("no cache", 0), ("a cache", 1 << 40)):
+        rate, wall = timed(Ours(url, cache_bytes, epochs=2).tensors(2))
+        print(f"2 workers  from a store, {name:<9} {rate:>6.0f} pairs per CPU s  {wall:>7.0f} pairs/s, two epochs", flush=True)
+
+
 def main() -> None:
     """Print a line for each side and count of workers, and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--store", default="", help="keys and endpoint come from the environment (AWS_*)")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")  # what the peer's packages say is not about us
     torch.set_num_threads(1)
@@ -159,7 +170,7 @@ def main() -> None:
         folder = Path(name)
         mean_bytes = make_shards(folder, arguments.pairs)
         print(f"{arguments.pairs} pairs, pictures of {mean_bytes / 1000:.1f} KB, {arguments.runs} runs in turn", flush=True)
-        ours = Ours(folder)
+        ours = Ours(str(folder))
         for workers in (1, 2):
             sides: dict[str, list[tuple[float, float]]] = {"ours": [], "open_clip": []}
             for _ in range(arguments.runs):
@@ -171,6 +182,8 @@ def main() -> None:
                 print(f"{workers} workers  {side:<10} {rate:>7.0f} pairs per CPU s  {wall:>7.0f} pairs/s  ({spread})", flush=True)
             ratios.append(medians["ours"][0] / medians["open_clip"][0])
             print(f"{workers} workers  ratio      {ratios[-1]:>7.2f}", flush=True)
+        if arguments.store:
+            tell_store(folder, arguments.store)
         print(f"ready      {share_ready(ours):.1%} of the batches when they were asked for")
     print(f"loader ratio={min(ratios):.2f}")
 
