@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config_of(root)
     run_ranks(2, tmp_path_factory.mktemp("ranks"), rank_run, str(root), changes_of())
     return root
+
+
+def wait_for(found: Callable[[], list[str]], seconds: float = 60.0) -> list[str]:
+    """What `found` returns as soon as it is something."""
+    ticks, deadline = threading.Event(), time.monotonic() + seconds
+    while not (names := found()) and time.monotonic() < deadline:
+        ticks.wait(0.01)
+    return names
 
 
 def drive(cluster: Cluster, root: Path, min_workers: int, at_step: Callable[[], None]) -> tuple[int, str]:
@@ -118,6 +127,36 @@ def test_a_node_that_stands_still_again_and_again_changes_no_bit(tmp_path: Path,
     assert code == 0, said
     check_equal(undisturbed, tmp_path / "root")
     assert events(tmp_path / "root") == events(undisturbed)
+
+
+DRAIN = """
+import subprocess, sys
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+(node,) = [n["NodeID"] for n in ray.nodes() if n["Alive"] and "node:__internal_head__" not in n["Resources"]]
+subprocess.run(["ray", "drain-node", "--address", sys.argv[1], "--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION",
+                "--reason-message", "spot", "--deadline-remaining-seconds", "60"], check=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_node_that_is_told_to_go_leaves_a_checkpoint_and_no_bit_differs(tmp_path: Path, undisturbed: Path) -> None:
+    with Cluster() as cluster:
+        node, folder = cluster.add(), tmp_path / "root/train/checkpoints"
+
+        def drain() -> None:
+            path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+            command = [sys.executable, "-c", DRAIN, cluster.address]
+            subprocess.run(command, env={**cluster.environment(), "PATH": path}, check=True, stdout=subprocess.DEVNULL)
+            kept = wait_for(lambda: [p.name for p in folder.glob("*/step-*") if int(p.name.removeprefix("step-")) % 50])
+            assert kept, "no checkpoint beside those of every fiftieth step"
+            node.kill()
+            cluster.add()
+
+        code, said = drive(cluster, tmp_path / "root", 0, drain)
+    assert code == 0, said
+    check_equal(undisturbed, tmp_path / "root")
 
 
 @pytest.mark.slow
