@@ -190,7 +190,7 @@ def load(folder: str) -> tuple[dict[str, Any], pa.Table]:
     """The manifest and the rows of a whole folder. Raises BadCollection where it is none."""
     try:
         manifest = json.loads(files.read(files.join(folder, MANIFEST)))
-        parts = [pq.read_table(io.BytesIO(files.read(part_path(folder, part["number"])))) for part in manifest["parts"]]
+        parts = [files.table(files.read(part_path(folder, part["number"]))) for part in manifest["parts"]]
     except FileNotFoundError as error:
         raise collection.BadCollection(f"{folder} holds no finished embeddings ({error}): run jobs/embed.py first") from None
     except (ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:

@@ -7,13 +7,10 @@ law     numbers are those of the files, unrounded
 compare see evaluate/zero_shot: a number is one of its set, its prompts and its protocol's version
 """
 
-import io
 import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
-
-import pyarrow.parquet as pq
 
 from model import files
 
@@ -143,7 +140,7 @@ def _results(root: str, num_mistakes: int) -> list[ZeroShot]:
 
 
 def _zero_shot(stem: str, summary: Json, num_mistakes: int) -> ZeroShot:
-    rows = pq.read_table(io.BytesIO(files.read(f"{stem}.parquet")))
+    rows = files.table(files.read(f"{stem}.parquet"))
     names = [entry["name"] for entry in summary["per_class"]]
     counted = [(entry["name"], entry["pictures"], entry["right"]) for entry in summary["per_class"] if entry["pictures"]]
     mistakes = Counter(

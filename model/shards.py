@@ -93,7 +93,12 @@ def iterate_texts(folder: str, shards: tuple[Shard, ...], limit: int) -> Iterato
     """The texts of the first `limit` pairs, one shard in memory at a time."""
     for shard in shards:
         with fsspec.open(files.join(folder, shard.index.name), "rb") as stream:
-            texts = pq.read_table(stream, columns=["caption"])["caption"].slice(0, limit).to_pylist()
+            texts = (
+                pq.ParquetFile(stream, pre_buffer=False)
+                .read(columns=["caption"], use_threads=False)["caption"]
+                .slice(0, limit)
+                .to_pylist()
+            )
         yield from (text for text in texts if text is not None)
         limit -= len(texts)
         if limit <= 0:

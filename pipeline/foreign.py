@@ -14,7 +14,6 @@ source  img2dataset's writer.py and downloader.py, for names and columns
 """
 
 import asyncio
-import io
 import re
 import weakref
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import foreign_tars, hashing, images, schema, storage, text, urls
 from pipeline.config import DownloadConfig, ImportConfig
@@ -73,7 +71,7 @@ def shards(folder: str) -> list[Row]:
 def read_list(path: str) -> pa.Table:
     """The list of a shard with the columns that are used, as text and whole numbers."""
     try:
-        table = pq.read_table(io.BytesIO(storage.read(path)))
+        table = storage.table(storage.read(path))
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"import: {path}: expected img2dataset's Parquet file, found none that can be read: {error}") from error
     missing = [name for name in COLUMNS if name not in table.column_names]

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import hashing, storage
 from pipeline.manifest import NAME, File, Manifest, Part
@@ -69,7 +68,7 @@ def _check_part(folder: str, part: Part) -> tuple[list[Fault], np.ndarray]:
         if data is None:
             continue
         if file.name.endswith(".parquet") and not file.name.startswith("_"):
-            tables[file.name.removesuffix(".parquet")] = pq.read_table(io.BytesIO(data))
+            tables[file.name.removesuffix(".parquet")] = storage.table(data)
         elif file.name.endswith(".tar"):
             tables |= _index(folder, part, file, tables)
             table = tables.get(file.name.removesuffix(".tar"))
@@ -106,7 +105,7 @@ def _index(folder: str, part: Part, tar: File, tables: dict[str, pa.Table]) -> d
     if stem in tables or not named:
         return {}
     data = _intact(folder, part, named[0], [])
-    return {} if data is None else {stem: pq.read_table(io.BytesIO(data))}
+    return {} if data is None else {stem: storage.table(data)}
 
 
 def _tar_faults(data: bytes, index: pa.Table) -> Iterator[str]:

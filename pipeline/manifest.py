@@ -12,7 +12,6 @@ law     `Manifest.hash` covers names, rows, drops, file hashes and fingerprint, 
         same rows have the same hash. A log that is lost is not missed: nothing is fetched again for its sake
 """
 
-import io
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -175,7 +174,7 @@ class Dataset:
         for file in files.values():
             if not file.name.endswith(".parquet"):
                 continue
-            table = pq.read_table(io.BytesIO(self._bytes(file)), columns=stored)
+            table = storage.table(self._bytes(file), stored)
             if with_image:
                 tar = memoryview(self._bytes(files[file.name.removesuffix(".parquet") + ".tar"]))
                 places = zip(table["image_offset"].to_pylist(), table["image_bytes"].to_pylist(), strict=True)
@@ -188,8 +187,8 @@ class Dataset:
         (file,) = [file for file in self.parts[name].files if not file.name.startswith("_")]
         with storage.open_read(storage.join(self.folder, file.name), ahead=False) as stream:
             try:
-                reader = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=True)
-                return reader.read_row_group(row_group, columns=None if columns is None else list(columns))
+                reader = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=storage.is_remote(self.folder))
+                return reader.read_row_group(row_group, columns=None if columns is None else list(columns), use_threads=False)
             except (pa.ArrowInvalid, OSError) as error:
                 raise torn(self.folder, file, str(error)) from error
 
@@ -201,13 +200,13 @@ class Dataset:
         """Every row that left a part, as schema.FAILED; None where no row left, or the stage keeps no list of them."""
         for file in self.parts[name].files:
             if file.name.startswith("_failed/"):
-                return pq.read_table(io.BytesIO(self._bytes(file)))
+                return storage.table(self._bytes(file))
         return None
 
     def read_dropped(self) -> pa.Table | None:
         """The samples of dropped rows of all parts, with their column `drop`; None where nothing was dropped."""
         files = [file for part in self.manifest.parts for file in part.files if file.name.startswith("_dropped/")]
-        tables = [pq.read_table(io.BytesIO(self._bytes(file))) for file in files]
+        tables = [storage.table(self._bytes(file)) for file in files]
         return pa.concat_tables(tables) if tables else None
 
 

@@ -239,7 +239,7 @@ def rewrite(
     for name in [name for name in files if name.endswith(".tar")]:
         stem = name.removesuffix(".tar")
         pair = {file: _known(folder, files[file], known) for file in (name, f"{stem}.parquet")}
-        table = pq.read_table(io.BytesIO(pair[f"{stem}.parquet"]))
+        table = storage.table(pair[f"{stem}.parquet"])
         named = hit(table)
         gone = pa.array(named != "")
         num_rows += table.num_rows - gone.true_count

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
 from pipeline import hashing, storage
@@ -114,7 +113,7 @@ def _read(dataset: Dataset, file: File, columns: list[str] | None = None) -> pa.
     data = storage.read(storage.join(dataset.folder, file.name))
     if hashing.sha256(data) != file.sha256:
         raise torn(dataset.folder, file, f"{len(data)} bytes with another sha256")
-    return pq.read_table(io.BytesIO(data), columns=columns)
+    return storage.table(data, columns)
 
 
 def _smallest(table: pa.Table, count: int) -> Iterator[Row]:

@@ -8,14 +8,12 @@ law     tombstones are never taken away by a run; the union of two lists names w
 cost    the list in memory of each worker, about 200 bytes a tombstone; a set look-up a row and kind
 """
 
-import io
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import hosts, storage
 from pipeline.errors import InputError
@@ -48,7 +46,7 @@ def table(tombstones: Iterable[tuple[str, str]]) -> pa.Table:
 def read(path: str) -> list[tuple[str, str]]:
     """The tombstones of a file; none where there is none."""
     try:
-        found = pq.read_table(io.BytesIO(storage.read(path)))
+        found = storage.table(storage.read(path))
     except FileNotFoundError:
         return []
     except pa.ArrowInvalid as error:
@@ -77,7 +75,7 @@ def read_diffs(root: str) -> list[dict[str, str]]:
         return []
     for name in names:
         if name.startswith("diff-"):
-            found += pq.read_table(io.BytesIO(storage.read(storage.join(folder, name)))).to_pylist()
+            found += storage.table(storage.read(storage.join(folder, name))).to_pylist()
     return found
 
 

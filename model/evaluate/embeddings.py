@@ -110,7 +110,7 @@ def listed_parts(kept: str) -> dict[int, str]:
 def load(kept: str, eval_set: EvalSet) -> Embedded:
     """The kept embeddings of a split. Raises BadSet where it has no readable picture."""
     manifest = json.loads(files.read(files.join(kept, MANIFEST)))
-    parts = [pq.read_table(io.BytesIO(files.read(part_path(kept, part["number"])))) for part in manifest["parts"]]
+    parts = [files.table(files.read(part_path(kept, part["number"]))) for part in manifest["parts"]]
     table = pa.concat_tables(parts)
     assert table.num_rows == manifest["rows"], f"{kept}: {table.num_rows} rows, {manifest['rows']} in the manifest"
     broken = table.filter(table["unreadable"].is_valid())

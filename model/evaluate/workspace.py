@@ -90,7 +90,7 @@ class Workspace:
             raise BadSet(f"{eval_set.name}: expected classes with names, found a set of {eval_set.kind}")
         path = files.join(self._folder(), f"{eval_set.name}-classes-{eval_set.texts[: embeddings.DIGITS]}.parquet")
         try:
-            column = pq.read_table(io.BytesIO(files.read(path)))["features"].combine_chunks()
+            column = files.table(files.read(path))["features"].combine_chunks()
             return column.flatten().to_numpy().reshape(len(column), -1)
         except (FileNotFoundError, pa.ArrowInvalid):
             from model.evaluate.zero_shot import class_features
