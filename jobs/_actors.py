@@ -3,27 +3,28 @@
 in      a class, made with `given`, whose instances answer Ray Data's batches: one row with the unit's `number` in, one of
         `answer` out, which is answer_of(...) the facts of what was made, or of what is wrong with the unit
 law     every number is answered once; what is made is the unit's, whoever made it
-fault   an actor that dies is replaced and its unit made again; a unit whose actor dies every time fails the job (MAX_DEATHS)
+fault   an actor that dies is replaced and its unit made again; a unit whose actor dies every time fails the job once it is the
+        only one that is left (pipeline/runner.py: in_executions)
 """
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.errors import InputError
+from pipeline.runner import connect, in_executions
 
-MAX_DEATHS = 3  # of the actors of one unit
+MAX_DEATHS = 3  # of one actor in one execution
 
 
-def answer_of(make: Callable[[], dict[str, Any]], mistakes: type[ValueError]) -> pa.Table:
+def answer_of(number: int, make: Callable[[], dict[str, Any]], mistakes: type[ValueError]) -> pa.Table:
     """What an actor says of a unit: the facts that `make` returns, or the message of a mistake in the unit."""
     try:
-        answer = {"facts": make()}
+        answer = {"number": number, "facts": make()}
     except mistakes as error:
-        answer = {"error": str(error)}
+        answer = {"number": number, "error": str(error)}
     return pa.table({"answer": [json.dumps(answer)]})
 
 
@@ -36,14 +37,24 @@ def over_actors(
     """
     if not numbers:
         return []
+    connect()
+    left = {number: number for number in numbers}
+
+    def made(rest: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for answer in _execute(actor, given, rest, num_workers):
+            if "error" in answer:
+                raise mistakes(answer["error"])
+            yield answer["number"], answer["facts"]
+
+    return list(in_executions(who, left, made, MAX_DEATHS))
+
+
+def _execute(actor: type, given: tuple[Any, ...], numbers: list[int], num_workers: int) -> Iterator[dict[str, Any]]:
+    """What the actors say of each unit, in one execution of Ray Data."""
     import ray
     from ray.data import ActorPoolStrategy
-    from ray.exceptions import ActorDiedError, ActorUnavailableError, WorkerCrashedError
     from ray.util.annotations import RayDeprecationWarning
 
-    from pipeline.runner import connect
-
-    connect()
     workers = min(num_workers, len(numbers))
     num_gpus = 1 if ray.cluster_resources().get("GPU", 0) >= workers else 0
     rows = ray.data.from_items([{"number": number} for number in numbers], override_num_blocks=len(numbers))
@@ -55,16 +66,5 @@ def over_actors(
             compute=ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1),
             max_restarts=MAX_DEATHS, max_task_retries=-1,  # restarts are what is counted: see pipeline/runner.py
         )  # fmt: skip
-    found = []
-    try:
-        for batch in parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
-            (answer,) = map(json.loads, batch["answer"].to_pylist())  # type: ignore[index]
-            if "error" in answer:
-                raise mistakes(answer["error"])
-            found.append(answer["facts"])
-    except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
-        raise InputError(
-            f"{who}: a worker died {MAX_DEATHS + 1} times on the same unit: killed for memory or a crash in a library; see "
-            f"its logs, run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
-        ) from error
-    return found
+    for batch in parts.iter_batches(batch_size=1, prefetch_batches=0, batch_format="pyarrow"):
+        yield from map(json.loads, batch["answer"].to_pylist())  # type: ignore[index]

@@ -26,7 +26,7 @@ class Worker:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         (number,) = rows["number"].to_pylist()
-        return _actors.answer_of(lambda: self.make(number), BadSet)
+        return _actors.answer_of(number, lambda: self.make(number), BadSet)
 
     def make(self, number: int) -> dict[str, Any]:
         """Embed a unit and write its part."""

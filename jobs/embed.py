@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from jobs._actors import answer_of, over_actors
 from jobs._cli import entry, told
-from model import collection, embed
+from model import collection, embed, files
 from model.collection import BadCollection, Unit
 from model.embed import RECIPES, EmbedConfig
 from model.evaluate.config import EvaluateConfig
@@ -54,7 +54,7 @@ class Actor:
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         (number,) = rows["number"].to_pylist()
-        return answer_of(lambda: self.worker.make(number, *self.todo[number]), BadCollection)
+        return answer_of(number, lambda: self.worker.make(number, *self.todo[number]), BadCollection)
 
 
 def main(config: EmbedConfig) -> None:
@@ -69,6 +69,8 @@ def main(config: EmbedConfig) -> None:
         todo = [(n, unit, origins[n]) for n, unit in enumerate(units) if found[n] is None]
         print(f"embed            {len(units):,} units of {config.source_path}, {len(todo):,} to do", flush=True)
         parts = [part for part in found if part is not None]
+        if todo:
+            files.remove(files.join(config.folder, embed.MANIFEST))  # a folder that is half another model's is not whole
         if todo and config.num_workers:
             numbers = [number for number, _, _ in todo]
             parts += over_actors("embed", Actor, (config, todo), numbers, config.num_workers, BadCollection)

@@ -42,7 +42,7 @@ def pilot() -> ImportImagesConfig:
 
 def wit() -> ImportImagesConfig:
     """Many folders on a cluster."""
-    return ImportImagesConfig(root="out/wit", dedupe=DedupeConfig(num_buckets=4096))
+    return ImportImagesConfig(root="out/wit", dedupe=DedupeConfig(num_buckets=512))
 
 
 RECIPES = {"pilot": pilot, "wit": wit}
@@ -53,6 +53,8 @@ def main(config: ImportImagesConfig) -> None:
     events = Events(config.root, "import_images")
     if not config.folders:
         raise InputError("import: expected at least one folder that img2dataset made, found none; give --folders")
+    if config.dedupe.evaluation_sets:
+        raise InputError("import: --dedupe.evaluation-sets is for build_wit; after an import jobs/overlap.py finds near copies")
     found = [row for folder in config.folders for row in foreign.shards(folder)]
     parts = {archives.part_name(row["tar"]): pa.Table.from_pylist([row], schema.FOREIGN) for row in found}
     write_dataset(join(config.root, "0_shards"), stage="foreign", version=1, config=None, parts=parts)

@@ -67,7 +67,10 @@ def key_of(name: str, folder: str) -> str:
 
 def pictures_of(folder: str) -> str:
     """The test split's folder, or the folder itself."""
-    return storage.join(folder, "test") if "test" in storage.names(folder) else folder
+    try:
+        return storage.join(folder, "test") if "test" in storage.names(folder) else folder
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"overlap: --sets: {folder}: expected a folder of pictures or tars; check the path") from None
 
 
 def find(config: OverlapConfig, name: str, folder: str, events: Events, execute: Execute | None) -> pl.DataFrame:

@@ -9,8 +9,8 @@ of 4_images that holds such a pair is written again without it, and nothing else
 root/removed/diff-HASH.parquet (folder, shard, key, pair_id, and which kind of tombstone named it). Run it again after a
 failure. A domain stands for itself and every host below it, of pictures and of pages; a picture that is to go wherever it
 was found is named by --image-hashes, the sha256 of its bytes as served. Not rewritten: 1_candidates to 3_balanced, which hold
-URLs and texts, no pictures. The dataset card is written anew. Shards that were rewritten have fewer pairs; the next build_wit
-deals them anew.
+URLs and texts, no pictures; report/ and embeddings/, which are made anew by their own jobs. The dataset card is written anew.
+Shards that were rewritten have fewer pairs; the next build_wit deals them anew.
 """
 
 import io
@@ -66,6 +66,8 @@ def asked(config: RemoveConfig) -> list[tuple[str, str]]:
     by_kind = {"url": config.urls, "domain": config.domains, "pair_id": config.pair_ids, "image_hash": config.image_hashes}
     found = [row for kind, values in by_kind.items() for row in tombstones.rows(kind, values)]
     for path in config.lists:
+        if storage.size(path) is None:
+            raise InputError(f"remove: --lists: {path}: expected a file of lines `kind value`, found none")
         for line in storage.read(path).decode().splitlines():
             kind, _, value = line.strip().partition(" ")
             if kind and kind not in tombstones.KINDS:

@@ -24,14 +24,15 @@ from model.config import TrainConfig
 from model.events import Event, bar, readable
 from model.recipes import RECIPES
 
+NOTICE_EVERY_STEPS = 10  # asking Ray Train is a round of messages by way of an actor
 MAX_FAILURES = 3  # restarts of the workers; Ray's own default is none
 
 
 class Preempted:
-    """Ray Train's notice that a node of the run is going, told once for each node. Every rank must ask."""
+    """Ray Train's notice that a node of the run is going, told once for each node. Every rank must ask, after every step."""
 
     def __init__(self, num_lanes: int):
-        self._num_lanes = num_lanes
+        self._num_lanes, self._asked = num_lanes, 0
         self._known: set[str] = set()
 
     def __call__(self) -> str | None:
@@ -40,6 +41,9 @@ class Preempted:
         from model import ranks
         from model.train import SAVE
 
+        self._asked += 1
+        if self._asked % NOTICE_EVERY_STEPS:
+            return None
         world_size = train.get_context().get_world_size()
         if ranks.usable(world_size, self._num_lanes) < world_size:
             return None  # ranks that have nothing to do would have to ask too
@@ -115,7 +119,8 @@ def by_torchrun(config: TrainConfig) -> None:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if config.use_gpu else "gloo")
     worker(config, Terminated())
-    dist.destroy_process_group()
+    if dist.is_initialized():  # a rank that had nothing to do has left already
+        dist.destroy_process_group()
 
 
 def main(config: TrainConfig) -> None:

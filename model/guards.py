@@ -88,6 +88,14 @@ class Guards:
             self.count(verdict)
         return verdict
 
+    def skip_instead(self, verdict: Verdict, config: GuardConfig) -> None:
+        """A rewind that found no checkpoint is one more batch that is skipped. Raises Stopped where that does not help."""
+        self.skipped += 1
+        if self.skipped > config.max_answers:
+            raise Stopped(
+                f"train: {verdict.text}; {config.max_answers} batches in a row were skipped, and there is no checkpoint"
+            )
+
     def count(self, verdict: Verdict) -> None:
         """One more."""
         self.counts[verdict.guard] = self.counts.get(verdict.guard, 0) + 1

@@ -36,9 +36,8 @@ from model.tokenizer import Tokenizer
 from model.trackers import Trackers
 
 Report = Callable[[Event], None]
-Notice = Callable[[], str | None]  # what a launcher has heard; the same answer on every rank
+Notice = Callable[[], str | None]  # what a launcher has heard; asked after every step, the same answer on every rank
 SAVE, END = "save", "end"  # a machine of the run is to go soon; the run itself is
-NOTICE_EVERY_STEPS = 10  # asking is a round of messages between the ranks
 RNG = 4  # what a draw is for; see model.order
 
 
@@ -158,6 +157,8 @@ def answer(job: Job, state: State, verdict: Verdict, statistics: Statistics) -> 
         return True
     passed_over = verdict.policy in (SKIP, REWIND)  # without a checkpoint to go back to, a rewind skips
     if passed_over:
+        if verdict.policy == REWIND:
+            state.guards.skip_instead(verdict, job.config.guards)
         statistics.put_back()
         state.batch += 1
     job.tell_verdict(state.step + 1, verdict)
@@ -216,7 +217,7 @@ def loop(job: Job, state: State) -> None:
                 is_last = state.step == config.num_steps
                 if state.step % config.log_every_steps == 0 or is_last:
                     tell_step(job, state, tools.meter, seen)
-                heard = job.notice() if state.step % NOTICE_EVERY_STEPS == 0 else None
+                heard = job.notice()
                 if state.step % config.checkpoint_every_steps == 0 or is_last or heard:
                     save(job, state, must=is_last or heard is not None)
                 if heard:

@@ -7,13 +7,16 @@ cost    a copy of the file into shared memory and one of the stored picture out 
 """
 
 import asyncio
+import fcntl
 import json
 import mmap
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,6 +25,7 @@ from pipeline.config import DownloadConfig
 from pipeline.images import Picture
 
 START_SECONDS = 120.0  # until a new process says that it is ready; a busy machine is slow at this
+ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONHOME")  # no key is among them
 PATIENCE = 6.0  # wall seconds for each CPU second that a picture may take
 ROOT = str(Path(__file__).parents[1])
 
@@ -29,11 +33,13 @@ ROOT = str(Path(__file__).parents[1])
 def shared_memory(num_bytes: int) -> int:
     """A descriptor of so much memory, which takes none until it is written to."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("wit-pictures")
+        descriptor = os.memfd_create("wit-pictures", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     else:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, num_bytes)
+    if hasattr(os, "memfd_create"):  # a file that its decoder cuts short would take the worker with it
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
     return descriptor
 
 
@@ -56,10 +62,12 @@ class Decoder:
         self.channel.setblocking(False)
         command = [sys.executable, "-P", "-m", "pipeline.decoder", str(theirs.fileno()), str(memory), str(num_bytes)]
         path = os.pathsep.join([ROOT, *filter(None, sys.path)])
+        kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
         self.process = subprocess.Popen(
             [*command, settings(config)],
             pass_fds=(theirs.fileno(), memory),
-            env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            env={**kept, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            start_new_session=True,  # what it may start itself is killed with it
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,  # until it is ready
@@ -94,7 +102,7 @@ class Decoder:
         loop = asyncio.get_running_loop()
         self.answer, self.received = loop.create_future(), b""
         loop.add_reader(self.channel, self.receive, num_bytes)
-        clock = loop.call_later(seconds, self.process.kill)
+        clock = loop.call_later(seconds, self.give_up)
         try:
             self.channel.send(request)
             return await self.answer
@@ -104,6 +112,19 @@ class Decoder:
             clock.cancel()
             loop.remove_reader(self.channel)
             self.answer = None
+
+    def give_up(self) -> None:
+        """It took too long: it is killed, and nobody waits for a child of its own that holds the channel open."""
+        self.kill()
+        if self.answer and not self.answer.done():
+            self.answer.set_result(self.received)
+
+    def kill(self) -> None:
+        """The process and whatever it started, if it has not ended by itself."""
+        if self.process.returncode is not None:
+            return  # its number may be another's by now
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def receive(self, num_bytes: int) -> None:
         """Take what the process says."""
@@ -117,7 +138,7 @@ class Decoder:
 
     def end(self) -> bytes:
         """End the process; what it had to say for itself before it was ready."""
-        self.process.kill()
+        self.kill()
         self.process.wait()
         assert self.process.stderr is not None
         with self.process.stderr as file:

@@ -103,25 +103,30 @@ class Worker:
 
     def __call__(self, *tables: pa.Table) -> pa.Table:
         ((shard,),) = [table.to_pylist() for table in tables]
-        rows = [labelled(row) for row in read_list(shard["parquet"]).to_pylist()]
-        seen: set[str] = set()
+        rows = [labelled(row, shard["tar"]) for row in read_list(shard["parquet"]).to_pylist()]
+        seen: set[tuple[str, str]] = set()
         for row in rows:
+            pair = (row["image_url"], row["text"])
             if row["drop"]:
                 continue
-            if row["pair_id"] in seen:
+            if pair in seen:
                 row["drop"] = REPEATED
-            seen.add(row["pair_id"])
+            seen.add(pair)
         asyncio.run(foreign_tars.take_pictures(shard["tar"], rows, self.decoders, self.config.max_image_bytes))
         columns = [*schema.IMAGES, schema.IMAGE, schema.DROP]
         return pa.Table.from_pylist(rows, pa.schema(columns))
 
 
-def labelled(given: Row) -> Row:
-    """A row of the list as a row of images without its picture, with the reason why there will be none."""
+def labelled(given: Row, tar: str) -> Row:
+    """A row of the list as a row of images without its picture, with the reason why there will be none.
+
+    Its pair_id is of URL, text and place in the list: the same pair may stand in the lists of many shards, and no stage has
+    seen them all before dedupe, which keeps one of equal pictures.
+    """
     url = urls.canonical(given["url"] or "")
     words = text.clean((given.get("caption") or "")[: text.MAX_RAW_CHARS])
     image_url = url or (given["url"] or "")[: urls.MAX_URL_CHARS]
-    name = hashing.pair_id(image_url, words)
+    name = hashing.pair_id(image_url, f"{words}\0{tar}\0{given['key']}")
     reason = None if given["status"] == "success" else NOT_DOWNLOADED
     reason = reason or (BAD_URL if url is None else NO_TEXT if not words else None)
     return {
@@ -131,4 +136,4 @@ def labelled(given: Row) -> Row:
     }
 
 
-STAGE = Stage(name="import", version=1, shape="fanout", worker=Worker, writes=schema.IMAGES, tar=True)
+STAGE = Stage(name="import", version=2, shape="fanout", worker=Worker, writes=schema.IMAGES, tar=True)

@@ -142,7 +142,7 @@ def trace(root: str, pair_ids: Collection[str], urls: Collection[str], tell: Tel
 
 
 def pairs_at(root: Root, urls: Collection[str], tell: Tell) -> list[Row]:
-    """Rows of all pairs of these image URLs: of their hosts' buckets, else of every folder up to where there is one."""
+    """Rows of the pairs of these image URLs that matched a query; of those that matched none where no pair of the URL did."""
     matched, rows = root.open(MATCHED), []
     for bucket in {root.bucket(url) for url in urls} - {None}:
         rows += find(matched, "image_url", urls, row_group=bucket)

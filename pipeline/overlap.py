@@ -60,8 +60,8 @@ def _files(path: str) -> Iterator[tuple[str, int]]:
                 yield f"{path.split('://', 1)[0]}://{name}", facts["size"]
     else:
         for folder, folders, names in os.walk(path):
-            folders.sort()
-            for name in sorted(names):
+            folders[:] = sorted(name for name in folders if name[0] != ".")
+            for name in sorted(name for name in names if name[0] != "."):
                 file = os.path.join(folder, name)
                 if name.lower().endswith((".tar", *ENDINGS)) and os.path.isfile(file):
                     yield file, os.stat(file).st_size

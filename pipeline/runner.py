@@ -7,8 +7,8 @@ law     running the same command again after any failure does only what is missi
 law     what ran where, in which order and how often changes nothing in the manifest's hash
 Ray     one row per chain of parts (most are of one) travels through Ray Data, never the data. Light stages are tasks, the
         others actors; a part may kill its worker at most `max_restarts` times more than once in one execution, because Ray
-        Data would otherwise retry it for ever. What is the user's business (InputError) comes back as a value, so that the
-        other parts finish and one clear line is shown.
+        Data would otherwise retry it for ever. What is the user's business (InputError) comes back as a value: it ends the
+        run with one clear line, and what is committed stays.
 """
 
 import json
@@ -33,7 +33,7 @@ from pipeline.parts import Job, PartMaker, write_part
 from pipeline.progress import Progress
 from pipeline.stage import Input, Stage, Step, Task, chains, plan_group, plan_map
 
-MAX_EXECUTIONS = 20  # of one stage, each of which made something
+MAX_EXECUTIONS, MAX_STUCK, STRIDE = 20, 1, 7919  # of one stage; in a row that made nothing; see in_executions
 ROW = pa.schema([("name", pa.string()), ("part", pa.string()), ("error", pa.string())])  # what a worker says of a part
 Execute = Callable[[Job, Sequence[tuple[Task, str]], RunConfig], Iterable[Part | InputError]]
 
@@ -194,33 +194,42 @@ def in_process(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfi
 
 
 def on_ray(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[Part | InputError]:
-    """The parts, made by a pool of workers, in the order in which they are ready.
-
-    A worker that died for good ends Ray Data's execution. What is left then goes into another one, as long as each makes parts:
-    nodes may go as often as they like; a part that kills every worker is soon the only one that is left.
-    """
+    """The parts, made by a pool of workers, in the order in which they are ready."""
     if not pending:
         return
     connect()
+    left = {task.part: (task, made_from) for task, made_from in pending}
+    yield from in_executions(job.stage.name, left, lambda rest: _execute(job, rest, settings), settings.max_restarts)
+
+
+def in_executions(
+    who: str, left: dict[Any, Any], execute: Callable[[list[Any]], Iterable[tuple[Any, Any]]], max_restarts: int
+) -> Iterator[Any]:
+    """What `execute` makes of all that is `left`, by its key: one execution of Ray Data after another, while they make something.
+
+    A worker that died for good ends an execution. Nodes may go as often as they like; what kills every worker is soon the only
+    thing that is left. The next execution begins elsewhere in the list, because that thing may be quicker than all others.
+    """
     from ray.exceptions import ActorDiedError, ActorUnavailableError, WorkerCrashedError
 
-    left = {task.part: (task, made_from) for task, made_from in pending}
-    for executions in range(MAX_EXECUTIONS):
-        before = len(left)
+    num_stuck = 0
+    for number in range(MAX_EXECUTIONS):
         if not left:
             return
+        before, rest = len(left), list(left.values())
+        start = number * STRIDE % before
         try:
-            for part, result in _execute(job, list(left.values()), settings):
-                del left[part]
+            for key, result in execute(rest[start:] + rest[:start]):
+                del left[key]
                 yield result
         except (ActorDiedError, ActorUnavailableError, WorkerCrashedError) as error:
-            if len(left) == before or executions + 1 == MAX_EXECUTIONS:
+            num_stuck = num_stuck + 1 if len(left) == before else 0
+            if num_stuck > MAX_STUCK or number + 1 == MAX_EXECUTIONS:
                 raise InputError(
-                    f"{job.stage.name}: a worker died {settings.max_restarts + 1} times on the same part: killed for memory, or "
-                    "a crash in a library; see Ray's logs and run the same command again to go on. "
-                    f"Ray says: {str(error).splitlines()[0]}"
+                    f"{who}: a worker died {max_restarts + 1} times on the same part: killed for memory, or a crash in a "
+                    f"library; see Ray's logs and run the same command again to go on. Ray says: {str(error).splitlines()[0]}"
                 ) from error
-            print(f"{job.stage.name:<16} a worker or its node is gone for good; going on with {len(left):,} parts", flush=True)
+            print(f"{who:<16} a worker or its node is gone for good; going on with {len(left):,} parts", flush=True)
 
 
 def _execute(job: Job, pending: Sequence[tuple[Task, str]], settings: RunConfig) -> Iterator[tuple[str, Part | InputError]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline import hosts, storage
+from pipeline import hosts, storage, urls
 from pipeline.errors import InputError
 from pipeline.manifest import Dataset
 
@@ -31,10 +31,21 @@ def rows(kind: str, values: Iterable[str]) -> list[tuple[str, str]]:
     found = []
     for value in values:
         value = value.strip() if kind in ("url", "pair_id") else value.strip().lower().rstrip(".")
-        if not re.fullmatch(KINDS[kind], value):
+        name = _as_stored(kind, value) if re.fullmatch(KINDS[kind], value) else None
+        if name is None:
             raise InputError(f"remove: expected a {kind} like {KINDS[kind]}, found {value!r}")
-        found.append((kind, value))
+        found.append((kind, name))
     return found
+
+
+def _as_stored(kind: str, value: str) -> str | None:
+    """A URL or a domain as the dataset's columns have it; None for one that can not be."""
+    if kind == "url":
+        return urls.canonical(value)
+    if kind == "domain":
+        url = urls.canonical(f"http://{value}/")
+        return hosts.host(url) if url else None
+    return value
 
 
 def table(tombstones: Iterable[tuple[str, str]]) -> pa.Table:
@@ -110,5 +121,6 @@ class Tombstones:
 
     def _is_below(self, url: str) -> bool:
         """Whether the URL's host is one of the domains or below one; a page that is a local file has none."""
-        labels = hosts.host(url).lower().rstrip(".").split(".") if url.startswith(("http://", "https://")) else []
+        canonical = urls.canonical(url)  # a page's stands as its archive has it
+        labels = hosts.host(canonical).lower().rstrip(".").split(".") if canonical else []
         return any(".".join(labels[start:]) in self.values["domain"] for start in range(len(labels)))

@@ -143,6 +143,8 @@ def test_a_second_removal_of_the_same_writes_nothing(root: Path):
         ("http://notexample.org/x.jpg", "example.org", False),
         ("http://example.org.evil.test/x.jpg", "example.org", False),
         ("http://[::1]/example.org", "example.org", False),
+        ("HTTP://Example.org?x=1", "example.org", True),
+        ("http://xn--mnchen-3ya.de/x.jpg", "m\u00fcnchen.de", True),
     ],
 )
 def test_a_domain_stands_for_the_hosts_below_it(url: str, domain: str, named: bool):
@@ -150,6 +152,15 @@ def test_a_domain_stands_for_the_hosts_below_it(url: str, domain: str, named: bo
     for column in ("image_url", "page_url"):
         row = {"image_url": "http://other.test/", "page_url": "/local/file.html", "pair_id": "0" * 32, "sha256": "0" * 64}
         assert stones.named(pa.Table.from_pylist([{**row, column: url}])).tolist() == ["domain" if named else ""]
+
+
+def test_a_url_is_named_as_the_dataset_has_it():
+    assert tombstones.rows("url", ["https://A.example/1.jpg#x"]) == [("url", "https://a.example/1.jpg")]
+
+
+def test_a_list_that_is_not_there_is_named(root: Path):
+    with pytest.raises(InputError, match=r"--lists: .*typo\.txt: expected a file of lines"):
+        remove.main(remove.RemoveConfig(root=str(root), lists=(str(root / "typo.txt"),)))
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,22 @@ def test_a_spike_rewinds_to_the_checkpoint_and_passes_over_the_batches_since(tmp
     assert "back to step 8, on with batch 11" in line["text"]
 
 
+def test_rewinds_without_a_checkpoint_end() -> None:
+    verdict = Guards().judge(seen(math.nan), replace(CONFIG, non_finite="rewind"))
+    assert verdict is not None
+    guards = Guards()
+    for _ in range(CONFIG.max_answers):
+        guards.skip_instead(verdict, CONFIG)
+    with pytest.raises(Stopped, match="2 batches in a row were skipped"):
+        guards.skip_instead(verdict, CONFIG)
+
+
+def test_a_loss_that_is_no_number_before_the_first_checkpoint_ends_the_run(tmp_path: Path) -> None:
+    changes: dict[str, object] = {"guards": replace(QUIET, non_finite="rewind", max_answers=2)}
+    with pytest.raises(Stopped, match="batches in a row were skipped"):
+        poisoned_run(0, str(tmp_path), {batch: ["nan", 0] for batch in range(1, 12)}, changes)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from model import checkpoint, ranks, runs
-from model import train as training
 from model.train import END, SAVE, train
 from tests.model.ranks_helper import run_ranks
 from tests.model.small import small_run
@@ -51,10 +50,8 @@ def test_a_rank_too_many_has_nothing_to_do_and_the_batches_are_the_same(tmp_path
 def test_a_notice_is_answered_with_a_checkpoint_and_changes_no_weight(
     undisturbed: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "NOTICE_EVERY_STEPS", 3)
-    answers = iter([None, SAVE, None, None])
+    answers = iter([*[None] * 5, SAVE, *[None] * 6])
     train(small_run(tmp_path, keep_checkpoints=9), lambda event: None, CPU, lambda: next(answers))
     (folder,) = (tmp_path / "train" / "checkpoints").iterdir()
     steps = [int(path.name.removeprefix("step-")) for path in sorted(folder.iterdir())]
@@ -65,11 +62,10 @@ def test_a_notice_is_answered_with_a_checkpoint_and_changes_no_weight(
 def test_a_run_that_is_told_to_end_goes_on_from_there(
     undisturbed: Path,  # noqa: F811
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "NOTICE_EVERY_STEPS", 7)
+    answers = iter([*[None] * 6, END])
     with pytest.raises(SystemExit, match="told to end after step 7"):
-        train(small_run(tmp_path), lambda event: None, CPU, lambda: END)
+        train(small_run(tmp_path), lambda event: None, CPU, lambda: next(answers))
     assert not (tmp_path / "model" / checkpoint.NAME).exists()
     assert run(tmp_path)[0]["step"] == 8
     check_equal(undisturbed, tmp_path)

@@ -9,6 +9,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -86,6 +88,47 @@ def test_a_decoder_that_dies_or_stops_takes_one_picture_with_it(fault: signal.Si
         assert asyncio.run(prepare_all(pool, GOOD, GOOD)) == [EXPECTED] * 2
     finally:
         pool.close()
+
+
+STRANGER = """
+import os, sys
+from pipeline import decoder, images
+from pipeline.images import Picture
+real = images.prepare
+def prepare(data, config):
+    if len(data) == 11 and {what!r} == "fork":
+        if os.fork():
+            os._exit(1)  # the child keeps the channel open
+        while True:
+            pass
+    if len(data) == 11:
+        try:
+            os.ftruncate(int(sys.argv[2]), 0)  # what the worker has mapped is gone
+        except OSError:
+            os._exit(3)
+    return real(data, config)
+decoder.images.prepare = prepare
+decoder.main()
+"""
+
+
+@pytest.mark.parametrize("what", ["fork", "cut"])
+def test_a_decoder_in_a_strangers_hands_cannot_hang_or_kill_its_worker(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    (tmp_path / "stranger.py").write_text(STRANGER.replace("{what!r}", repr(what)))
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> Any:
+        assert "AWS_SECRET_ACCESS_KEY" not in options["env"]
+        start = command.index("-m")
+        return real([*command[:start], str(tmp_path / "stranger.py"), *command[start + 2 :]], **options)
+
+    monkeypatch.setattr("pipeline.decoders.subprocess.Popen", popen)
+    config = replace(CONFIG, decode_seconds=0.3)
+    results, deaths = answers(config, b"\xff\xd8\xff stranger"[:11], GOOD)
+    assert (results, deaths) == (["decode", EXPECTED], 1)
 
 
 def test_a_picture_may_take_so_much_cpu_and_so_much_memory_and_no_more() -> None:

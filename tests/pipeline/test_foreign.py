@@ -210,6 +210,33 @@ def test_the_job_makes_shards_of_several_folders(tmp_path: Path, monkeypatch: py
     assert Dataset(f"{config.root}/6_shards").manifest.hash == before
 
 
+def test_a_pair_in_the_lists_of_many_shards_comes_through_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = rows_of(0)
+    for shard in range(3):
+        renamed = [{**row, "key": f"{shard:05d}{number:04d}"} for number, row in enumerate(rows)]
+        write(
+            tmp_path / "x",
+            shard,
+            renamed,
+            {row["key"]: picture(seed=number) for number, row in enumerate(renamed) if number != 3},
+        )
+    config = import_images.ImportImagesConfig(
+        root=str(tmp_path / "root"), folders=(str(tmp_path / "x"),), dedupe=DedupeConfig(num_buckets=2),
+        shard=ShardConfig(pairs_per_shard=10, parts_per_group=3), run=RunConfig(verify="hash"),
+    )  # fmt: skip
+    monkeypatch.setattr(import_images, "run_steps", lambda *steps, **options: run_steps(*steps, **options, execute=in_process))
+    import_images.main(config)
+    urls = Dataset(f"{config.root}/6_shards").read(("url",))["url"].to_pylist()
+    assert sorted(urls) == sorted(row["url"] for row in rows if row["status"] == "success")
+
+
+def test_evaluation_sets_are_refused(tmp_path: Path) -> None:
+    dedupe = DedupeConfig(evaluation_sets=("/sets/food",))
+    config = import_images.ImportImagesConfig(root=str(tmp_path), folders=("x",), dedupe=dedupe)
+    with pytest.raises(InputError, match="evaluation-sets is for build_wit"):
+        import_images.main(config)
+
+
 def test_no_folder_is_a_mistake() -> None:
     with pytest.raises(InputError, match="expected at least one folder that img2dataset made, found none; give --folders"):
         import_images.main(import_images.ImportImagesConfig(root="/nonexistent"))
