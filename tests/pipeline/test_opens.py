@@ -126,7 +126,7 @@ def test_what_takes_in_img2datasets_folders_takes_ours(shards: Path):
         listed = foreign.read_list(row["parquet"])
         assert set(listed.column_names) == {*foreign.COLUMNS, *foreign.OPTIONAL}
         for given in listed.to_pylist():
-            assert foreign.labelled(given)["drop"] is None
+            assert foreign.labelled(given, "00000.tar")["drop"] is None
             assert {name: rows[given["key"]][name] for name in given} == given
 
 
