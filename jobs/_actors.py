@@ -14,8 +14,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.runner import connect, in_executions
-
 MAX_DEATHS = 3  # of one actor in one execution
 
 
@@ -37,6 +35,8 @@ def over_actors(
     """
     if not numbers:
         return []
+    from pipeline.runner import connect, in_executions
+
     connect()
     left = {number: number for number in numbers}
 
