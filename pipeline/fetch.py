@@ -39,7 +39,7 @@ from pipeline.visits import Visit
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this machine's trouble, no server's
 READ_BYTES = 16 << 10  # of an answer, received before it is asked for; a connection holds up to 256 kB more
 # How many bodies may be larger than so many bytes at once: what grows over a step waits for a place on it.
-STEPS = ((64 << 10, 80), (512 << 10, 10), (3 << 20, 2))
+STEPS = ((64 << 10, 48), (512 << 10, 8), (3 << 20, 2))
 
 
 class Host:
