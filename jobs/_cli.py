@@ -19,8 +19,22 @@ from pipeline.errors import InputError
 from pipeline.events import fail
 
 DUMMY = "__tyro-dummy-inner__"  # what tyro calls a config that is an option of no other
+ROOTS = {"mini": "The mini run.", "pilot": "A pilot.", "wit": "The whole dataset."}
 SWITCHES = ("--retry-failed",)  # given without a value, unlike every other option
 NAMED = re.compile(rf"{DUMMY}\.(.*?)(│?)$", re.MULTILINE)  # up to the frame around the message
+
+
+def at_roots(config: Callable[..., Any]) -> dict[str, Callable[[], Any]]:
+    """The recipes of a job that works on what is there: its defaults at the root of each dataset recipe."""
+
+    def at(name: str, what: str) -> Callable[[], Any]:
+        def recipe() -> Any:
+            return config(root=f"out/{name}")
+
+        recipe.__doc__ = what
+        return recipe
+
+    return {name: at(name, what) for name, what in ROOTS.items()}
 
 
 def with_values(arguments: Sequence[str]) -> list[str]:

@@ -78,9 +78,7 @@ def main(config: DatasetConfig) -> None:
     ]
     steps = [
         *(evaluating if evaluation_files else []),
-        Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands", apart),
-        Step(dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges"),
-        Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges", **apart}),
+        *dedupe.steps(config.dedupe, apart),
         *balance.limit_steps(trimming, "5_unique", "5_unique", earlier=limits),
         Step(shard.TRIM, trimming, ["5_unique"], "5_unique/_trimmed", {"limits": trim_limits}),
         Step(shard.STAGE, config.shard, ["5_unique/_trimmed", "4_images"], "6_shards"),

@@ -64,9 +64,7 @@ def main(config: ImportImagesConfig) -> None:
     apart = {"removed": "0_removed"}
     steps = [
         Step(foreign.STAGE, config.images, ["0_shards"], "4_images"),
-        Step(dedupe.BANDS, config.dedupe, ["4_images"], "5_unique/_bands", apart),
-        Step(dedupe.EDGES, config.dedupe, ["5_unique/_bands"], "5_unique/_edges"),
-        Step(dedupe.STAGE, config.dedupe, ["4_images"], "5_unique", {"edges": "5_unique/_edges", **apart}),
+        *dedupe.steps(config.dedupe, apart),
         *balance.limit_steps(limits, "5_unique", "5_unique"),
         Step(shard.TRIM, limits, ["5_unique"], "5_unique/_trimmed", {"limits": "5_unique/_limits"}),
         Step(shard.STAGE, config.shard, ["5_unique/_trimmed", "4_images"], "6_shards"),

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from jobs._cli import entry
+from jobs._cli import at_roots, entry
 from pipeline import archives, lineage, provenance, tombstones, urls
 from pipeline.errors import InputError
 from pipeline.lineage import CANDIDATES, IMAGES, Root, Step, Trace
@@ -43,22 +43,7 @@ class LineageConfig:
     json: bool = False
 
 
-def mini() -> LineageConfig:
-    """The mini run."""
-    return LineageConfig()
-
-
-def pilot() -> LineageConfig:
-    """A pilot."""
-    return LineageConfig(root="out/pilot")
-
-
-def wit() -> LineageConfig:
-    """The whole dataset."""
-    return LineageConfig(root="out/wit")
-
-
-RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}
+RECIPES = at_roots(LineageConfig)
 
 
 def asked(config: LineageConfig) -> tuple[list[str], list[str]]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from jobs._cli import entry
+from jobs._cli import at_roots, entry
 from pipeline import overlap, storage
 from pipeline.config import DedupeConfig, DownloadConfig, RunConfig
 from pipeline.errors import InputError
@@ -38,22 +38,7 @@ class OverlapConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def mini() -> OverlapConfig:
-    """The mini run."""
-    return OverlapConfig()
-
-
-def pilot() -> OverlapConfig:
-    """A pilot."""
-    return OverlapConfig(root="out/pilot")
-
-
-def wit() -> OverlapConfig:
-    """The whole dataset."""
-    return OverlapConfig(root="out/wit")
-
-
-RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}
+RECIPES = at_roots(OverlapConfig)
 
 
 def key_of(name: str, folder: str) -> str:

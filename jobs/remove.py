@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs._cli import entry
+from jobs._cli import at_roots, entry
 from pipeline import card, hashing, storage, tombstones
 from pipeline.errors import InputError
 from pipeline.manifest import Dataset, Manifest, Part
@@ -43,22 +43,7 @@ class RemoveConfig:
     lists: tuple[str, ...] = ()  # files with a line `kind value` each; kind: url, domain, pair_id, image_hash
 
 
-def mini() -> RemoveConfig:
-    """The mini run."""
-    return RemoveConfig()
-
-
-def pilot() -> RemoveConfig:
-    """A pilot."""
-    return RemoveConfig(root="out/pilot")
-
-
-def wit() -> RemoveConfig:
-    """The whole dataset."""
-    return RemoveConfig(root="out/wit")
-
-
-RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}
+RECIPES = at_roots(RemoveConfig)
 
 
 def asked(config: RemoveConfig) -> list[tuple[str, str]]:

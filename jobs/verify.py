@@ -12,7 +12,7 @@ with --run.verify hash.
 import json
 from dataclasses import dataclass, field, replace
 
-from jobs._cli import entry
+from jobs._cli import at_roots, entry
 from pipeline import card, integrity, shard, storage
 from pipeline.config import RunConfig, ShardConfig
 from pipeline.errors import InputError
@@ -34,22 +34,7 @@ class VerifyConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def mini() -> VerifyConfig:
-    """The mini run."""
-    return VerifyConfig()
-
-
-def pilot() -> VerifyConfig:
-    """A pilot."""
-    return VerifyConfig(root="out/pilot")
-
-
-def wit() -> VerifyConfig:
-    """The whole dataset."""
-    return VerifyConfig(root="out/wit")
-
-
-RECIPES = {"mini": mini, "pilot": pilot, "wit": wit}
+RECIPES = at_roots(VerifyConfig)
 
 
 def repair(config: VerifyConfig, faults: list[integrity.Fault], execute: Execute | None = None) -> None:

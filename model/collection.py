@@ -172,7 +172,7 @@ def _members(unit: Unit, what: What) -> Iterator[Item]:
 def _rows(unit: Unit, what: What, column: str) -> Iterator[Item]:
     where = _path(unit.source, unit.names[0])
     with fsspec.open(where, "rb") as stream:
-        reader = pq.ParquetFile(stream)  # type: ignore[arg-type]
+        reader = pq.ParquetFile(stream, pre_buffer=False)  # type: ignore[arg-type]
         names = reader.schema_arrow.names
         chosen = next((name for name in ((column,) if column else COLUMNS[what]) if name in names), None)
         if chosen is None:
@@ -181,7 +181,7 @@ def _rows(unit: Unit, what: What, column: str) -> Iterator[Item]:
             )
         row = sum(reader.metadata.row_group(group).num_rows for group in range(unit.row_group))
         try:
-            for batch in reader.iter_batches(ROWS, row_groups=[unit.row_group], columns=[chosen]):
+            for batch in reader.iter_batches(ROWS, row_groups=[unit.row_group], columns=[chosen], use_threads=False):
                 for value in batch.column(0):
                     yield _cell(f"{unit.names[0] or unit.source}#{row}", value.as_py(), what)
                     row += 1

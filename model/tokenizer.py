@@ -160,11 +160,6 @@ class Tokenizer:
         return tokenizer
 
     @classmethod
-    def from_file(cls, path: str) -> "Tokenizer":
-        """The tokenizer in a tokenizer.json, local or remote."""
-        return cls.from_bytes(files.read(path))
-
-    @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, context_length: int) -> "Tokenizer":
         """Learn up to `vocab_size` entries from `texts`; fewer where they hold fewer pairs that occur twice."""
         vocab = _bytes_vocab()

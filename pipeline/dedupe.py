@@ -26,7 +26,7 @@ from pipeline import hashing, neighbors, schema
 from pipeline.config import DedupeConfig
 from pipeline.manifest import Dataset
 from pipeline.neighbors import Points
-from pipeline.stage import Stage
+from pipeline.stage import Stage, Step
 from pipeline.tombstones import NAMED_BY, REMOVED, Tombstones
 
 EVALUATION_OVERLAP = "evaluation_overlap"
@@ -224,3 +224,12 @@ BANDS = Stage(
 )
 EDGES = Stage(name="dedupe_edges", version=1, shape="count", worker=EdgesWorker, writes=schema.EDGES)
 STAGE = Stage(name="dedupe", version=2, shape="map", worker=Worker, writes=schema.UNIQUE, columns=(("query_ids", *NAMED_BY),))
+
+
+def steps(config: DedupeConfig, apart: Mapping[str, str]) -> list[Step]:
+    """The passes from 4_images to 5_unique. `apart`: folders of what leaves whatever its copies are, by name."""
+    return [
+        Step(BANDS, config, ["4_images"], "5_unique/_bands", apart),
+        Step(EDGES, config, ["5_unique/_bands"], "5_unique/_edges"),
+        Step(STAGE, config, ["4_images"], "5_unique", {"edges": "5_unique/_edges", **apart}),
+    ]

@@ -66,7 +66,7 @@ def find(
 def _find(folder: str, part: str, file: File, column: str, values: Collection[Any], row_group: int | None) -> list[Row]:
     try:
         with storage.open_read(storage.join(folder, file.name), ahead=False) as stream:
-            reader = pq.ParquetFile(stream, page_checksum_verification=True)
+            reader = pq.ParquetFile(stream, page_checksum_verification=True, pre_buffer=storage.is_remote(folder))
             groups = range(reader.num_row_groups) if row_group is None else [row_group]
             return [
                 {"part": part, "file": file.name, **row}
@@ -91,12 +91,12 @@ def _may_hold(reader: pq.ParquetFile, group: int, column: str, values: Collectio
 
 
 def _rows(reader: pq.ParquetFile, group: int, column: str, values: Collection[Any]) -> list[Row]:
-    found = reader.read_row_group(group, columns=[column])[column]
+    found = reader.read_row_group(group, columns=[column], use_threads=False)[column]
     places = pc.indices_nonzero(pc.is_in(found, value_set=pa.array(sorted(values), found.type)))
     if not len(places):
         return []
     is_bytes = (pa.types.is_binary, pa.types.is_fixed_size_binary)
     names = [field.name for field in reader.schema_arrow if not any(kind(field.type) for kind in is_bytes)]
-    table = reader.read_row_group(group, columns=names).take(places)
+    table = reader.read_row_group(group, columns=names, use_threads=False).take(places)
     first = sum(reader.metadata.row_group(before).num_rows for before in range(group))
     return [{"row": first + place, **row} for place, row in zip(places.to_pylist(), table.to_pylist(), strict=True)]

@@ -17,6 +17,16 @@ from pipeline.config import MiniDownloadConfig
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
+async def breaks(request: web.BaseRequest) -> web.StreamResponse:
+    """An answer that ends too early."""
+    response = web.StreamResponse(headers={"Content-Length": "1000"})
+    await response.prepare(request)
+    await response.write(bytes(100))
+    assert request.transport
+    request.transport.abort()
+    return response
+
+
 class Web:
     """The server as a test sees it: its port, a config that reaches it, and what was asked of it."""
 

@@ -59,16 +59,15 @@ def endless_headers(client: socket.socket) -> None:
         client.sendall(b"X-%d: %s\r\n" % (number, b"a" * 1000))
 
 
-def one_endless_header(client: socket.socket) -> None:
-    client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-    while True:
-        client.sendall(b"a" * 65536)
+def flood(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
+    """Says the start, and then the piece without an end."""
 
+    def speak(client: socket.socket) -> None:
+        client.sendall(start)
+        while True:
+            client.sendall(piece)
 
-def endless_status_line(client: socket.socket) -> None:
-    client.sendall(b"HTTP/1.1 200 ")
-    while True:
-        client.sendall(b"a" * 65536)
+    return speak
 
 
 def dripping_headers(client: socket.socket) -> None:
@@ -76,23 +75,6 @@ def dripping_headers(client: socket.socket) -> None:
     tick = threading.Event()
     while not tick.wait(0.05):
         client.sendall(b"X: a\r\n")
-
-
-def endless_informational(client: socket.socket) -> None:
-    while True:
-        client.sendall(b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100)
-
-
-def endless_chunk_header(client: socket.socket) -> None:
-    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;")
-    while True:
-        client.sendall(b"a" * 65536)
-
-
-def endless_trailers(client: socket.socket) -> None:
-    client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n")
-    while True:
-        client.sendall(b"X: a\r\n" * 1000)
 
 
 def no_http(client: socket.socket) -> None:
@@ -116,17 +98,28 @@ def no_number(client: socket.socket) -> None:
 
 
 REASONS = ("connect", "timeout", "too_large", "http_5xx", "http_4xx")
-RUDE = [
-    *(endless_headers, one_endless_header, endless_status_line, dripping_headers, endless_informational),
-    *(endless_chunk_header, endless_trailers, no_http, lying_length, two_lengths, negative_length, no_number),
-]
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+RUDE = {
+    "endless headers": endless_headers,
+    "one endless header": flood(b"HTTP/1.1 200 OK\r\nX: ", b"a" * 65536),
+    "endless status line": flood(b"HTTP/1.1 200 ", b"a" * 65536),
+    "dripping headers": dripping_headers,
+    "endless informational": flood(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" * 100),
+    "endless chunk header": flood(CHUNKED + b"1;", b"a" * 65536),
+    "endless trailers": flood(CHUNKED + b"0\r\n", b"X: a\r\n" * 1000),
+    "no HTTP": no_http,
+    "lying length": lying_length,
+    "two lengths": two_lengths,
+    "negative length": negative_length,
+    "no number": no_number,
+}
 
 
 def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-@pytest.mark.parametrize("speak", RUDE, ids=lambda speak: speak.__name__)
+@pytest.mark.parametrize("speak", RUDE.values(), ids=RUDE)
 def test_what_is_hardly_http_is_a_failure_like_another(tmp_path: Path, speak: Speak) -> None:
     before = peak_megabytes()
     with serve({}, tmp_path) as site, rude_server(speak) as port:

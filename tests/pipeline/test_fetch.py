@@ -17,7 +17,7 @@ from pipeline import addresses, answers, fetch
 from pipeline.answers import Failed, Unpacker
 from pipeline.config import DownloadConfig
 from pipeline.errors import InputError
-from tests.pipeline.loopback import Handler, in_turn, say, serve, stream
+from tests.pipeline.loopback import Handler, breaks, in_turn, say, serve, stream
 
 TLS = ssl.create_default_context()
 
@@ -253,14 +253,6 @@ def test_robots_txt_is_read_to_its_limit_and_through_redirects(tmp_path):
 
 
 def test_a_body_that_breaks_off_is_a_connection_that_failed(tmp_path):
-    async def breaks(request: web.BaseRequest) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": "1000"})
-        await response.prepare(request)
-        await response.write(bytes(100))
-        assert request.transport
-        request.transport.abort()
-        return response
-
     with serve({"/torn": breaks, "/once": in_turn(breaks, say(b"whole"))}, tmp_path) as site:
         assert get(site.config(robots=False), "http://site.test/torn", "http://site.test/once") == ["connect", b"whole"]
         assert site.times_asked("/torn") == 3

@@ -82,9 +82,7 @@ def run(root: str, table: pa.Table, paths: tuple[str, ...]) -> None:
     steps = [
         Step(overlap.EVALUATION, DownloadConfig(image_size=128), [overlap.FILES_FOLDER], overlap.EVALUATION_FOLDER),
         Step(overlap.OVERLAP, CONFIG, ["4_images"], overlap.OVERLAP_FOLDER, {"evaluation": overlap.EVALUATION_FOLDER}),
-        Step(dedupe.BANDS, CONFIG, ["4_images"], "5_unique/_bands", apart),
-        Step(dedupe.EDGES, CONFIG, ["5_unique/_bands"], "5_unique/_edges"),
-        Step(dedupe.STAGE, CONFIG, ["4_images"], "5_unique", {"edges": "5_unique/_edges", **apart}),
+        *dedupe.steps(CONFIG, apart),
     ]
     run_steps(steps, root, settings=Settings(), events=Events(root, "test"), execute=in_process)
 

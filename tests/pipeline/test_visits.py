@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from aiohttp import web
 
 from pipeline import download, schema, visits
 from pipeline.config import RunConfig
@@ -15,20 +14,10 @@ from pipeline.events import Events
 from pipeline.manifest import Dataset, Manifest
 from pipeline.runner import in_process, retry, run, write_dataset
 from pipeline.stage import Step
-from tests.pipeline.loopback import Handler, Web, hang, in_turn, pairs, say, serve
+from tests.pipeline.loopback import Handler, Web, breaks, hang, in_turn, pairs, say, serve
 from tests.pipeline.test_download import GOOD
 
 NOTHING = {name: None for name in schema.FETCHED.names if name != "fetched_at"} | {"num_requests": 0}
-
-
-async def breaks(request: web.BaseRequest) -> web.StreamResponse:
-    """An answer that ends too early."""
-    response = web.StreamResponse(headers={"Content-Length": "1000"})
-    await response.prepare(request)
-    await response.write(bytes(100))
-    assert request.transport
-    request.transport.abort()
-    return response
 
 
 ROUTES: dict[str, Handler] = {
