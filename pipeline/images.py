@@ -4,10 +4,9 @@ in      bytes of unknown origin; every one of them may be hostile
 out     a Picture (RGB JPEG, resized as img2dataset means it), or the reason why there is none
 drops   not_an_image, bomb, too_small, aspect, decode: the first that applies; the first four need no pixel decoded
 law     the same bytes and settings give the same result; a broken or truncated file is never a picture
-cost    JPEG: decoded at the smallest of 1/8, 2/8, 3/8, 4/8 that is not below the stored size, else in full (libjpeg-turbo);
-        everything else in full by Pillow. Three quarters of a photograph's time are the Huffman decoder's, at any size
-source  phash: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), DCT hash;
-        resize modes: img2dataset's `resize_mode`
+cost    most JPEGs by jpeg.py, which reads of them what the stored size takes; other JPEGs by libjpeg-turbo, at the smallest of 1/8,
+        2/8, 3/8, 4/8 that is not below the stored size, else in full; everything else in full by Pillow
+source  resize modes: img2dataset's `resize_mode`
 letters H height, W width, in px; rgb arrays are uint8 [H, W, 3]
 
 Formats are those that browsers show, known by their first bytes and never by a Content-Type: JPEG, PNG, GIF, WebP, BMP,
@@ -20,13 +19,14 @@ import io
 import struct
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
+from pipeline import fingerprints, jpeg, scaling
 from pipeline.config import DownloadConfig
 
 NOT_AN_IMAGE = "not_an_image"
@@ -37,18 +37,14 @@ DECODE = "decode"
 DROPS = (NOT_AN_IMAGE, BOMB, TOO_SMALL, ASPECT, DECODE)
 
 ORIENTATION_TAG = 0x0112  # EXIF
-TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
+TURNED = range(2, 9)  # orientations that change something
+TRANSPOSED = range(5, 9)  # those that swap width and height
 WHITE = (255, 255, 255)
 HARMLESS = ("extraneous bytes", "subsampling")  # what libjpeg-turbo complains of though every pixel is there
 
+PLAIN_MODES = ("keep_ratio", "keep_ratio_largest")  # nothing is cut or added
 QUICK_EIGHTHS = (1, 2, 3, 4)  # at 5/8 to 7/8 libjpeg-turbo takes two to three times as long as in full
-LINEAR_UP_TO = 2.01  # times the stored size
 STRIP_PIXELS = 1 << 22  # converted at a time
-
-HASH_GRID_PX = 32  # side of the gray picture that is transformed
-HASH_TERMS = 8  # lowest frequencies kept, each way
-FLAT = 2.0  # gray levels times 32: a coefficient so near to the median is noise of the encoder, not picture
-COLOR_GRID = 4
 
 # What the decoders raise over broken files, found by mutating files of every format (test_images.py): Pillow's readers
 # OSError, SyntaxError, ValueError, EOFError and struct.error, libavif RuntimeError, libjpeg-turbo ValueError.
@@ -68,6 +64,16 @@ class Picture:
     original_bytes: int
     media_type: str
     sha256: str
+    phash: int
+    colors: bytes
+
+
+class Look(NamedTuple):
+    """A picture as it is stored, and what identifies it."""
+
+    image: bytes
+    width: int
+    height: int
     phash: int
     colors: bytes
 
@@ -95,108 +101,6 @@ def sniff(data: bytes) -> str | None:
     if data[4:12] in (b"ftypavif", b"ftypavis"):
         return "AVIF"
     return None
-
-
-def dct_basis(size: int, terms: int) -> np.ndarray:
-    """The first rows of the orthonormal DCT-II matrix.  -> [terms, size] float64"""
-    frequency, place = np.arange(terms)[:, None], np.arange(size)[None, :]
-    basis = np.cos(np.pi * frequency * (2 * place + 1) / (2 * size)) * np.sqrt(2 / size)
-    basis[0] /= np.sqrt(2)
-    return basis
-
-
-def area_means(size: int, cells: int) -> np.ndarray:
-    """The matrix that takes `size` pixels to the means of `cells` equal parts of them, cut where they must be.
-
-    -> [cells, size] float64; a row adds up to 1
-    """
-    edges, pixels = np.arange(cells + 1)[:, None] * (size / cells), np.arange(size)[None, :]
-    covered = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
-    return covered.clip(0, 1) * (cells / size)
-
-
-BASIS = dct_basis(HASH_GRID_PX, HASH_TERMS)
-BITS = np.uint64(1) << np.arange(HASH_TERMS**2, dtype=np.uint64)
-
-
-@lru_cache(maxsize=256)
-def hash_terms(size: int) -> np.ndarray:
-    """The matrix that takes `size` pixels to the lowest terms of the DCT of their HASH_GRID_PX means.  [terms, size] float32"""
-    return (BASIS @ area_means(size, HASH_GRID_PX)).astype(np.float32)
-
-
-@lru_cache(maxsize=256)
-def color_means(size: int) -> np.ndarray:
-    """The matrix that takes `size` pixels to COLOR_GRID means.  [COLOR_GRID, size] float32"""
-    return area_means(size, COLOR_GRID).astype(np.float32)
-
-
-def phash(rgb: np.ndarray) -> int:
-    """64 bits that stay the same, or nearly, when the picture is resized or encoded again; colour plays no part.
-
-    Bit 8 * i + j is 1 where coefficient (i, j) of the gray picture is clearly above the median of all but (0, 0); bit 0
-    is always 0. A picture of one colour has hash 0.  rgb: uint8 [H, W, 3]
-    """
-    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    height, width = gray.shape
-    terms = (hash_terms(height) @ gray @ hash_terms(width).T).ravel()
-    middle = len(terms) // 2 - 1
-    bits = terms > np.partition(terms[1:], middle)[middle] + FLAT
-    bits[0] = False
-    return int(BITS[bits].sum(dtype=np.uint64))
-
-
-def colors(rgb: np.ndarray) -> bytes:
-    """Mean RGB of each cell of a 4 x 4 grid, row by row: 48 bytes.  rgb: uint8 [H, W, 3]"""
-    height, width, _ = rgb.shape
-    rows = (color_means(height) @ rgb.reshape(height, width * 3).astype(np.float32)).reshape(COLOR_GRID, width, 3)
-    return np.rint(color_means(width) @ rows).astype(np.uint8).tobytes()
-
-
-def stored_size(width: int, height: int, config: DownloadConfig) -> tuple[int, int]:
-    """Width and height after the resize and before crop or border, as img2dataset's resize_mode means it.
-
-    keep_ratio and center_crop bring the shorter side to image_size, keep_ratio_largest and border the longer one; with
-    resize_only_if_bigger a picture whose side is not above image_size stays as it is.
-    """
-    if config.resize_mode == "no":
-        return width, height
-    shorter = config.resize_mode in ("keep_ratio", "center_crop")
-    side = min(width, height) if shorter else max(width, height)
-    if config.resize_only_if_bigger and side <= config.image_size:
-        return width, height
-    scale = config.image_size / side
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def method_for(rgb: np.ndarray, size: tuple[int, int], smaller: bool) -> int:
-    """OpenCV's method to bring the pixels to `size`. smaller: than the picture was served; its pixels may come reduced.
-
-    The areas of a nearly right size are what linear interpolation gives too, in a seventh of the time.
-    """
-    if not smaller:
-        return cv2.INTER_LANCZOS4
-    return (
-        cv2.INTER_LINEAR if rgb.shape[1] <= LINEAR_UP_TO * size[0] and rgb.shape[0] <= LINEAR_UP_TO * size[1] else cv2.INTER_AREA
-    )
-
-
-def resize(rgb: np.ndarray, width: int, height: int, config: DownloadConfig) -> np.ndarray:
-    """`rgb`, of a picture that was served with that width and height, as it is stored.  [H, W, 3] -> [H, W, 3]"""
-    size = stored_size(width, height, config)
-    if size == (width, height) and config.resize_only_if_bigger:
-        return rgb
-    if rgb.shape[1::-1] != size:
-        rgb = cv2.resize(rgb, size, interpolation=method_for(rgb, size, smaller=size[0] < width or size[1] < height))
-    side = config.image_size
-    if config.resize_mode == "center_crop":
-        left, top = (size[0] - side) // 2, (size[1] - side) // 2
-        return rgb[top : top + side, left : left + side]
-    if config.resize_mode == "border":
-        left, top = (side - size[0]) // 2, (side - size[1]) // 2
-        bottom, right = side - size[1] - top, side - size[0] - left
-        return cv2.copyMakeBorder(rgb, top, bottom, left, right, cv2.BORDER_CONSTANT, value=WHITE)
-    return rgb
 
 
 def orient(rgb: np.ndarray, orientation: int) -> np.ndarray:
@@ -241,26 +145,85 @@ def strip_to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def decode(data: bytes, image: Image.Image, orientation: int, config: DownloadConfig) -> np.ndarray:
-    """The pixels, turned upright; a JPEG may come smaller, though not below its stored size.  -> uint8 [H, W, 3]"""
+def decode(data: bytes, image: Image.Image, size: tuple[int, int]) -> tuple[np.ndarray, tuple[float, float]]:
+    """The pixels, a JPEG's perhaps at some eighths that are not below `size`.  -> uint8 [H, W, 3], the picture's extent in it"""
+    width, height = image.size
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
-        return orient(to_rgb(image), orientation)
-    width, height = image.size[::-1] if orientation in TRANSPOSED else image.size
-    need = stored_size(width, height, config)
-    need = need[::-1] if orientation in TRANSPOSED else need
-    size = image.size
-    for eighths in QUICK_EIGHTHS:
-        reduced = (-(-size[0] * eighths // 8), -(-size[1] * eighths // 8))
-        if reduced[0] >= need[0] and reduced[1] >= need[1]:
-            size = reduced
-            break
+        return to_rgb(image), image.size
+    quick = (n for n in QUICK_EIGHTHS if -(-width * n // 8) >= size[0] and -(-height * n // 8) >= size[1])
+    eighths = next(quick, 8)
+    least = {"min_width": -(-width * eighths // 8), "min_height": -(-height * eighths // 8)}
     try:
-        rgb = simplejpeg.decode_jpeg(data, "RGB", min_width=size[0], min_height=size[1], strict=True)
+        return simplejpeg.decode_jpeg(data, "RGB", strict=True, **least), (width * eighths / 8, height * eighths / 8)
     except ValueError as error:
         if not any(words in str(error) for words in HARMLESS):
             raise
-        rgb = to_rgb(image)
-    return orient(rgb, orientation)
+        return to_rgb(image), image.size
+
+
+def resize(rgb: np.ndarray, extent: tuple[float, float], size: tuple[int, int], served: tuple[int, int]) -> np.ndarray:
+    """A picture that was served with that width and height at `size`; extent: see scaling.fit.  [H, W, 3] -> [H, W, 3]"""
+    if size[0] < served[0] or size[1] < served[1]:
+        return scaling.fit(rgb, extent, size)
+    return rgb if size == served else cv2.resize(rgb, size, interpolation=cv2.INTER_LANCZOS4)
+
+
+def frame(rgb: np.ndarray, served: tuple[int, int], config: DownloadConfig) -> np.ndarray:
+    """A picture at its stored_size, upright, cut or padded as the resize_mode says.  [H, W, 3] -> [H, W, 3]"""
+    height, width, _ = rgb.shape
+    side = config.image_size
+    if (width, height) == served and config.resize_only_if_bigger:
+        return rgb
+    if config.resize_mode == "center_crop":
+        left, top = (width - side) // 2, (height - side) // 2
+        return rgb[top : top + side, left : left + side]
+    if config.resize_mode == "border":
+        left, top = (side - width) // 2, (side - height) // 2
+        bottom, right = side - height - top, side - width - left
+        return cv2.copyMakeBorder(rgb, top, bottom, left, right, cv2.BORDER_CONSTANT, value=WHITE)
+    return rgb
+
+
+def look_of_rgb(rgb: np.ndarray, config: DownloadConfig) -> Look:
+    """The picture of these pixels, as it is stored."""
+    rgb = np.ascontiguousarray(rgb)
+    return Look(
+        image=simplejpeg.encode_jpeg(rgb, quality=config.encode_quality, colorspace="RGB", colorsubsampling="420"),
+        width=rgb.shape[1],
+        height=rgb.shape[0],
+        phash=fingerprints.phash(rgb),
+        colors=fingerprints.colors(rgb),
+    )
+
+
+def look_of_planes(y: np.ndarray, cb: np.ndarray, cr: np.ndarray, config: DownloadConfig) -> Look:
+    """The picture of these planes, which are as a JPEG with 4:2:0 keeps them, as it is stored."""
+    return Look(
+        image=simplejpeg.encode_jpeg_yuv_planes(y, cb, cr, quality=config.encode_quality),
+        width=y.shape[1],
+        height=y.shape[0],
+        phash=fingerprints.phash_of_gray(y),
+        colors=fingerprints.colors_of_planes(y, cb, cr),
+    )
+
+
+def look(data: bytes, image: Image.Image, orientation: int, config: DownloadConfig) -> Look:
+    """The picture as it is stored."""
+    turned = slice(None, None, -1 if orientation in TRANSPOSED else 1)
+    served = image.size[turned]
+    size = scaling.stored_size(*served, config)
+    if (
+        image.format in ("JPEG", "MPO")
+        and orientation not in TURNED
+        and config.resize_mode in PLAIN_MODES
+        and max(size) < max(served)
+    ):
+        planes = jpeg.planes(data, size)
+        if planes:
+            return look_of_planes(*planes, config)
+    rgb, extent = decode(data, image, size[turned])
+    rgb = orient(resize(rgb, extent, size[turned], image.size), orientation)
+    return look_of_rgb(frame(rgb, served, config), config)
 
 
 def refuse(width: int, height: int, config: DownloadConfig) -> str | None:
@@ -289,21 +252,20 @@ def prepare(data: bytes, config: DownloadConfig) -> Picture | str:
                 image.load()  # PNG may have its EXIF data after the pixels
             orientation = orientation_of(image)
             width, height = image.size[::-1] if orientation in TRANSPOSED else image.size
-            rgb = decode(data, image, orientation, config)
+            stored = look(data, image, orientation, config)
     except TOO_BIG:
         return BOMB
     except BROKEN:
         return DECODE
-    rgb = np.ascontiguousarray(resize(rgb, width, height, config))
     return Picture(
-        image=simplejpeg.encode_jpeg(rgb, quality=config.encode_quality, colorspace="RGB", colorsubsampling="420"),
-        width=rgb.shape[1],
-        height=rgb.shape[0],
+        image=stored.image,
+        width=stored.width,
+        height=stored.height,
         original_width=width,
         original_height=height,
         original_bytes=len(data),
         media_type=media_type,
         sha256=hashlib.sha256(data).hexdigest(),
-        phash=phash(rgb),
-        colors=colors(rgb),
+        phash=stored.phash,
+        colors=stored.colors,
     )

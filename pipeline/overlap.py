@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import simplejpeg
 
-from pipeline import hashing, images, neighbors, schema, storage
+from pipeline import fingerprints, hashing, images, neighbors, schema, storage
 from pipeline.config import DedupeConfig, DownloadConfig
 from pipeline.errors import InputError
 from pipeline.manifest import Dataset
@@ -96,7 +96,7 @@ def evaluation(files: pa.Table, config: DownloadConfig) -> pa.Table:
                 continue
             rgb = np.ascontiguousarray(simplejpeg.decode_jpeg(picture.image, "RGB")[:, ::-1])
             rows.append({**row, "phash": picture.phash, "colors": picture.colors})
-            rows.append({**row, "mirrored": True, "phash": images.phash(rgb), "colors": images.colors(rgb)})
+            rows.append({**row, "mirrored": True, "phash": fingerprints.phash(rgb), "colors": fingerprints.colors(rgb)})
     return pa.Table.from_pylist(rows, schema.EVALUATION)
 
 

@@ -132,8 +132,8 @@ IMAGE_FIELDS = pa.schema(
         ("original_bytes", pa.int64()),
         ("media_type", pa.string()),  # of the served bytes, by their content: image/jpeg, image/png, ...
         ("sha256", pa.string()),  # of the served bytes
-        ("phash", pa.uint64()),  # images.phash of the picture
-        ("colors", pa.binary(48)),  # images.colors: mean RGB of a 4 x 4 grid, row by row
+        ("phash", pa.uint64()),  # fingerprints.phash of the picture
+        ("colors", pa.binary(48)),  # fingerprints.colors: mean RGB of a 4 x 4 grid, row by row
     ]
 )
 IMAGE = pa.field("image", pa.binary())  # encoded bytes; in memory only: on disk they are members of a tar

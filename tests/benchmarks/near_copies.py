@@ -7,7 +7,7 @@ in      pictures on disk (photographs, drawings, icons). Large ones are cut into
         wallpapers come in several sizes
 copies  each picture again: JPEG at quality 50 and 20, half and a quarter of its size, crops of 2, 5 and 10% on each side, a white
         border of 5%, a line of text over it, mirrored
-ours    images.phash with the limit on colors (DedupeConfig), and without it
+ours    fingerprints.phash with the limit on colors (DedupeConfig), and without it
 peer    imagehash.phash, at the same radius
 prints  for each radius the recall of each kind of copy, and the strangers: pairs of different pictures within the radius, and
         what share of the pictures has one. Precision: of the pairs of a picture with a copy or a stranger that are within
@@ -24,7 +24,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
-from pipeline import images
+from pipeline import fingerprints, images
 from pipeline.config import DedupeConfig
 
 RADII = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12)
@@ -116,8 +116,8 @@ def main() -> None:
         changed = {"plain": rgb, **copies(rgb)}
         kinds = list(changed)
         kept = [stored(picture) for picture in changed.values()]
-        hashes.append([[images.phash(picture), peer_hash(picture)] for picture in kept])
-        colors.append([np.frombuffer(images.colors(picture), np.uint8) for picture in kept])
+        hashes.append([[fingerprints.phash(picture), peer_hash(picture)] for picture in kept])
+        colors.append([np.frombuffer(fingerprints.colors(picture), np.uint8) for picture in kept])
     hashes_NKP, colors_NKC = np.asarray(hashes, np.uint64), np.asarray(colors).astype(np.int16)
     limit = DedupeConfig().max_color_distance
     plain_N, colors_NC = hashes_NKP[:, 0, 0], colors_NKC[:, 0]

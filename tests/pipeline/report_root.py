@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
 
-from pipeline import balance, dedupe, draws, hashing, images, match, schema, shard
+from pipeline import balance, dedupe, draws, fingerprints, hashing, match, schema, shard
 from pipeline.config import BalanceConfig, DedupeConfig, MatchConfig, RunConfig, ShardConfig
 from pipeline.events import Events
 from pipeline.manifest import Dataset, Manifest
@@ -122,7 +122,7 @@ def with_images(pairs: pa.Table) -> pa.Table:
     for number, text in enumerate(pairs["text"].to_pylist()):
         rgb = draw(text)
         sizes = {"width": 64, "height": 64, "original_width": 64, "original_height": 64, "original_bytes": 999}
-        hashes = {"sha256": hashing.sha256(rgb.tobytes()), "phash": images.phash(rgb), "colors": images.colors(rgb)}
+        hashes = {"sha256": hashing.sha256(rgb.tobytes()), "phash": fingerprints.phash(rgb), "colors": fingerprints.colors(rgb)}
         rows.append({"key": f"{number:06}", **sizes, "media_type": "image/png", **hashes})
     table = pa.Table.from_pylist(rows, schema.IMAGE_FIELDS)
     for column in reversed(pairs.column_names):

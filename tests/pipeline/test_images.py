@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline import images
+from pipeline import fingerprints, images
 from pipeline.config import DownloadConfig
-from pipeline.images import Picture, colors, phash, prepare, stored_size
+from pipeline.fingerprints import colors, phash
+from pipeline.images import Picture, prepare
+from pipeline.scaling import stored_size
 from tests.pipeline.odd_files import FILES, RESAMPLE, encode, mutate, orientation, shapes
 
 CONFIG = DownloadConfig(resize_mode="no")
@@ -173,7 +175,7 @@ def test_phash_is_the_dct_of_the_gray_picture():
     rgb = np.asarray(shapes(64, 64, 3))
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).reshape(32, 2, 32, 2).mean((1, 3))
     terms = cv2.dct(gray.astype(np.float64))[:8, :8].ravel()
-    bits = terms > np.median(terms[1:]) + images.FLAT
+    bits = terms > np.median(terms[1:]) + fingerprints.FLAT
     assert phash(rgb) == sum(1 << i for i in range(1, 64) if bits[i])
     assert phash(np.full((50, 70, 3), 137, np.uint8)) == 0
 
