@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from pipeline import images
+from pipeline import images, jpeg
 from pipeline.config import DownloadConfig
 from pipeline.images import Picture
 
@@ -98,10 +98,13 @@ def confine(max_decode_bytes: int) -> None:
 
 
 def warm_up() -> None:
-    """Import what libraries import when they are first used. RuntimeError where no picture could ever come out."""
-    gray = simplejpeg.encode_jpeg(np.full((64, 64, 3), 128, np.uint8), colorspace="RGB")
-    if not isinstance(images.prepare(gray, DownloadConfig()), Picture):
-        raise RuntimeError("decoder: a good picture does not come out; is simplejpeg or Pillow broken?")
+    """Import what libraries import when they are first used, and compile what is compiled (once a machine). RuntimeError where
+    no picture could ever come out."""
+    config = DownloadConfig()
+    side = 2 * config.image_size  # is reduced
+    gray = simplejpeg.encode_jpeg(np.full((side, side, 3), 128, np.uint8), colorspace="RGB")
+    if not isinstance(images.prepare(gray, config), Picture) or jpeg.planes(gray, (side // 2, side // 2)) is None:
+        raise RuntimeError("decoder: a good picture does not come out; is simplejpeg, Pillow or numba broken?")
 
 
 def serve(channel: socket.socket, memory: mmap.mmap, config: DownloadConfig) -> None:

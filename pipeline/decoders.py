@@ -54,8 +54,9 @@ class Decoder:
     def __init__(self, config: DownloadConfig):
         self.config = config
         self.answer: asyncio.Future[bytes] | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None  # that listens to the process
         self.ready = False
-        self.received = b""
+        self.received, self.awaited = b"", 0
         num_bytes = max(config.max_image_bytes, 3 * config.max_image_pixels)  # as large as any picture that is stored
         memory = shared_memory(num_bytes)
         self.channel, theirs = socket.socketpair()
@@ -100,8 +101,10 @@ class Decoder:
     async def ask(self, request: bytes, num_bytes: int, seconds: float) -> bytes:
         """Send `request` and wait for an answer of so many bytes; a shorter one where the process ends or takes too long."""
         loop = asyncio.get_running_loop()
-        self.answer, self.received = loop.create_future(), b""
-        loop.add_reader(self.channel, self.receive, num_bytes)
+        self.answer, self.received, self.awaited = loop.create_future(), b"", num_bytes
+        if not self.loop:
+            self.loop = loop
+            loop.add_reader(self.channel.fileno(), self.receive)
         clock = loop.call_later(seconds, self.give_up)
         try:
             self.channel.send(request)
@@ -110,7 +113,6 @@ class Decoder:
             return b""
         finally:
             clock.cancel()
-            loop.remove_reader(self.channel)
             self.answer = None
 
     def give_up(self) -> None:
@@ -126,15 +128,23 @@ class Decoder:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
-    def receive(self, num_bytes: int) -> None:
+    def receive(self) -> None:
         """Take what the process says."""
         try:
-            piece = self.channel.recv(num_bytes - len(self.received))
+            piece = self.channel.recv(max(1, self.awaited - len(self.received)))
         except ConnectionResetError:
             piece = b""
         self.received += piece
-        if self.answer and not self.answer.done() and (not piece or len(self.received) == num_bytes):
+        if not piece:
+            self.detach()
+        if self.answer and not self.answer.done() and (not piece or len(self.received) >= self.awaited):
             self.answer.set_result(self.received)
+
+    def detach(self) -> None:
+        """Listen no more to the process in this event loop."""
+        if self.loop:
+            self.loop.remove_reader(self.channel.fileno())
+            self.loop = None
 
     def end(self) -> bytes:
         """End the process; what it had to say for itself before it was ready."""
@@ -146,6 +156,7 @@ class Decoder:
 
     def close(self) -> None:
         """End the process, and share nothing any more."""
+        self.detach()
         if self.process.stderr and not self.process.stderr.closed:
             self.end()
         self.channel.close()
@@ -169,6 +180,8 @@ class Decoders:
 
     async def __aexit__(self, *error: object) -> None:
         """Every picture has been answered, or its decoder replaced."""
+        for one in self.decoders:
+            one.detach()
 
     async def prepare(self, body: bytes | bytearray) -> Picture | str:
         """What images.prepare says of `body`, or `decode` where that ended the process."""

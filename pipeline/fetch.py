@@ -278,6 +278,9 @@ class Client:
 
     async def wait_for_memory(self, places: asyncio.Semaphore, held: AsyncExitStack, *clocks: asyncio.Timeout) -> None:
         """Wait for one of the places; the clocks stand still meanwhile, for the server is not to blame."""
+        if not places.locked():
+            await held.enter_async_context(places)
+            return
         loop = asyncio.get_running_loop()
         left = [(clock.when() or 0.0) - loop.time() for clock in clocks]
         for clock in clocks:
