@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from pipeline import images, jpeg
+from pipeline import images
 from pipeline.config import DownloadConfig
 from pipeline.images import Picture
 
@@ -36,7 +36,7 @@ READY = b"ready"
 # reason (0: a picture, else its place in images.DROPS + 1), media type (place in MEDIA_TYPES); bytes of the stored picture;
 # width, height, as served; phash, sha256, colors
 REPLY = struct.Struct("<BBQ4IQ32s48s")
-MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp", "image/avif")
+MEDIA_TYPES = tuple(images.MEDIA_TYPES.values())
 PAGE_BYTES = mmap.PAGESIZE
 
 
@@ -103,7 +103,9 @@ def warm_up() -> None:
     config = DownloadConfig()
     side = 2 * config.image_size  # is reduced
     gray = simplejpeg.encode_jpeg(np.full((side, side, 3), 128, np.uint8), colorspace="RGB")
-    if not isinstance(images.prepare(gray, config), Picture) or jpeg.planes(gray, (side // 2, side // 2)) is None:
+    if not isinstance(images.prepare_usual(gray, config), Picture) or not isinstance(
+        images.prepare_any(gray, "JPEG", config), Picture
+    ):
         raise RuntimeError("decoder: a good picture does not come out; is simplejpeg, Pillow or numba broken?")
 
 

@@ -4,8 +4,8 @@ in      bytes of unknown origin; every one of them may be hostile
 out     a Picture (RGB JPEG, resized as img2dataset means it), or the reason why there is none
 drops   not_an_image, bomb, too_small, aspect, decode: the first that applies; the first four need no pixel decoded
 law     the same bytes and settings give the same result; a broken or truncated file is never a picture
-cost    most JPEGs by jpeg.py, which reads of them what the stored size takes; other JPEGs by libjpeg-turbo, at the smallest of 1/8,
-        2/8, 3/8, 4/8 that is not below the stored size, else in full; everything else in full by Pillow
+cost    most JPEGs that are made smaller: by jpeg.py, which reads of them what the stored size takes; other JPEGs: by
+        libjpeg-turbo, at the smallest of 1/8 to 4/8 that is not below the stored size, else in full; the rest: by Pillow
 source  resize modes: img2dataset's `resize_mode`
 letters H height, W width, in px; rgb arrays are uint8 [H, W, 3]
 
@@ -36,6 +36,9 @@ ASPECT = "aspect"
 DECODE = "decode"
 DROPS = (NOT_AN_IMAGE, BOMB, TOO_SMALL, ASPECT, DECODE)
 
+MEDIA_TYPES = {  # by Pillow's name of the format
+    "JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp", "BMP": "image/bmp", "AVIF": "image/avif",
+}  # fmt: skip
 ORIENTATION_TAG = 0x0112  # EXIF
 TURNED = range(2, 9)  # orientations that change something
 TRANSPOSED = range(5, 9)  # those that swap width and height
@@ -118,6 +121,16 @@ def orientation_of(image: Image.Image) -> int:
     """EXIF's orientation; 1 where there is none or where the EXIF data is broken, which is no fault of the picture."""
     try:
         return image.getexif().get(ORIENTATION_TAG, 1)
+    except BROKEN:
+        return 1
+
+
+def orientation_in(exif: bytes) -> int:
+    """`orientation_of` a picture with these EXIF data."""
+    try:
+        read = Image.Exif()
+        read.load(exif)
+        return read.get(ORIENTATION_TAG, 1)
     except BROKEN:
         return 1
 
@@ -212,15 +225,6 @@ def look(data: bytes, image: Image.Image, orientation: int, config: DownloadConf
     turned = slice(None, None, -1 if orientation in TRANSPOSED else 1)
     served = image.size[turned]
     size = scaling.stored_size(*served, config)
-    if (
-        image.format in ("JPEG", "MPO")
-        and orientation not in TURNED
-        and config.resize_mode in PLAIN_MODES
-        and max(size) < max(served)
-    ):
-        planes = jpeg.planes(data, size)
-        if planes:
-            return look_of_planes(*planes, config)
     rgb, extent = decode(data, image, size[turned])
     rgb = orient(resize(rgb, extent, size[turned], image.size), orientation)
     return look_of_rgb(frame(rgb, served, config), config)
@@ -237,35 +241,58 @@ def refuse(width: int, height: int, config: DownloadConfig) -> str | None:
     return None
 
 
-def prepare(data: bytes, config: DownloadConfig) -> Picture | str:
-    """The picture in `data` as it is stored, or the reason (one of DROPS) why there is none."""
-    kind = sniff(data)
-    if kind is None:
-        return NOT_AN_IMAGE
+def prepare_usual(data: bytes, config: DownloadConfig) -> Picture | str | None:
+    """The picture of an upright JPEG that jpeg.py reads, or the reason why there is none; None: it is for prepare_any."""
+    header = jpeg.read_header(data) if config.resize_mode in PLAIN_MODES else None
+    if not header or (header.exif and orientation_in(header.exif) in TURNED):
+        return None
+    served = (header.width, header.height)
+    reason = refuse(*served, config)
+    if reason:
+        return reason
+    size = scaling.stored_size(*served, config)
+    planes = jpeg.planes(data, header, size) if max(size) < max(served) else None
+    return picture(data, "JPEG", served, look_of_planes(*planes, config)) if planes else None
+
+
+def prepare_any(data: bytes, kind: str, config: DownloadConfig) -> Picture | str:
+    """The picture in a file of a kind that Pillow knows, or the reason why there is none."""
     try:
         with Image.open(io.BytesIO(data), formats=[kind]) as image:
             reason = refuse(*image.size, config)
             if reason:
                 return reason
-            media_type = Image.MIME[kind]
             if kind != "JPEG":
                 image.load()  # PNG may have its EXIF data after the pixels
             orientation = orientation_of(image)
-            width, height = image.size[::-1] if orientation in TRANSPOSED else image.size
-            stored = look(data, image, orientation, config)
+            served = image.size[::-1] if orientation in TRANSPOSED else image.size
+            return picture(data, kind, served, look(data, image, orientation, config))
     except TOO_BIG:
         return BOMB
     except BROKEN:
         return DECODE
+
+
+def picture(data: bytes, kind: str, served: tuple[int, int], stored: Look) -> Picture:
+    """All that is told of a picture that was served with that width and height."""
     return Picture(
         image=stored.image,
         width=stored.width,
         height=stored.height,
-        original_width=width,
-        original_height=height,
+        original_width=served[0],
+        original_height=served[1],
         original_bytes=len(data),
-        media_type=media_type,
+        media_type=MEDIA_TYPES[kind],
         sha256=hashlib.sha256(data).hexdigest(),
         phash=stored.phash,
         colors=stored.colors,
     )
+
+
+def prepare(data: bytes, config: DownloadConfig) -> Picture | str:
+    """The picture in `data` as it is stored, or the reason (one of DROPS) why there is none."""
+    kind = sniff(data)
+    if kind is None:
+        return NOT_AN_IMAGE
+    made = prepare_usual(data, config) if kind == "JPEG" else None
+    return made or prepare_any(data, kind, config)

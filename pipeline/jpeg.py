@@ -12,7 +12,7 @@ source  ITU-T T.81, annex B (marks); JFIF 1.02; Adobe's APP14
 
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -22,7 +22,7 @@ import numpy as np
 from pipeline import jpeg_kernel as kernel
 from pipeline import scaling
 
-SOF0, SOF1, DHT, SOS, DQT, DRI, APP0, APP14 = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xEE
+SOF0, SOF1, DHT, SOS, DQT, DRI, APP0, APP1, APP14 = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE
 UNSAID = {
     0x01,
     0xFF,
@@ -37,7 +37,6 @@ UNSAID = {
 YCBCR = 1  # as APP14 says it
 MAX_EIGHTHS = 5  # of the brightness: from 6/8 on libjpeg-turbo is as fast in full
 MIN_SIDE = 16  # px of what is wanted
-MOST_RESTARTS = 1 << 16
 CODES_KEPT = 64
 NO_COLOR = 128
 
@@ -68,6 +67,7 @@ class Header:
     codes: dict[int, tuple[bool, bytes, bytes]] = field(default_factory=dict)  # whether of DC, codes of each size, symbols
     interval: int = 0
     is_jfif: bool = False
+    exif: bytes = b""
     adobe: int | None = None
     scan: int = 0
 
@@ -101,8 +101,15 @@ def segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:
         yield mark, data[at - length + 2 : at], at
 
 
-def read_header(data: bytes) -> Header:
-    """What is before the scan. Unusual, struct.error, IndexError or KeyError where it is none that is read here."""
+def read_header(data: bytes) -> Header | None:
+    """What is before the scan; None where it is none that is read here."""
+    try:
+        return _header(data)
+    except (Unusual, struct.error, IndexError):
+        return None
+
+
+def _header(data: bytes) -> Header:
     header = Header()
     for mark, content, end in segments(data):
         if mark == DQT:
@@ -115,6 +122,8 @@ def read_header(data: bytes) -> Header:
             (header.interval,) = struct.unpack(">H", content)
         elif mark == APP0 and content.startswith(b"JFIF\0"):
             header.is_jfif = True
+        elif mark == APP1 and content.startswith(b"Exif\0\0"):
+            header.exif = content
         elif mark == APP14 and content.startswith(b"Adobe"):
             header.adobe = content[11]
         elif mark == SOS:
@@ -199,6 +208,13 @@ def kept(eighths: int) -> tuple[np.ndarray, np.ndarray, int]:
     return weights, places[::-1], (kernel.BLOCK - int(needed.nonzero()[0][-1])) * kernel.COEFFICIENT
 
 
+@lru_cache(maxsize=CODES_KEPT)
+def code_rows(*codes: tuple[bool, bytes, bytes]) -> np.ndarray:
+    """The rows of Huffman codes, one behind the other."""
+    return np.concatenate([code_row(*code) for code in codes])
+
+
+@lru_cache(maxsize=CODES_KEPT)
 def factors(quantizer: bytes, eighths: int) -> np.ndarray:
     """What each kept coefficient is multiplied with.  -> float32 [N * N]"""
     square = np.zeros(kernel.BLOCK, np.float32)
@@ -216,23 +232,28 @@ def plane_for(component: Component, header: Header, shape: tuple[int, int], size
     return Plane(eighths, (width * eighths / 8, height * eighths / 8), samples)
 
 
-def draw(data: bytes, header: Header, sizes: list[tuple[int, int]]) -> list[Plane]:
-    """The planes of all components, each at no less than its size. Unusual."""
-    first = header.components[0]
-    shape = (-(-header.height // (8 * first.down)), -(-header.width // (8 * first.across)))
-    planes = [plane_for(one, header, shape, size) for one, size in zip(header.components, sizes, strict=True)]
-    if planes[0].eighths > MAX_EIGHTHS:
-        raise Unusual
-    stream = np.empty(len(data) - header.scan + kernel.SLACK, np.uint8)
-    starts = np.empty(MOST_RESTARTS, np.int64)
-    length, restarts = kernel.unstuff(np.frombuffer(data, np.uint8), header.scan, stream, starts)
+def unstuffed(data: bytes, header: Header, num_mcus: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scan without what is not its own, and where its stretches end. Unusual."""
+    most_restarts = num_mcus // header.interval if header.interval else 0
+    stream, ends = np.empty(len(data) - header.scan + kernel.SLACK, np.uint8), np.empty(most_restarts + 2, np.int64)
+    length, restarts = kernel.unstuff(np.frombuffer(data, np.uint8), header.scan, stream, ends)
     if length < 0:
         raise Unusual
-    starts[restarts] = length
-    keys = sorted({key for component in header.components for key in component.codes})
-    tables = np.concatenate([code_row(*header.codes[key]) for key in keys])
+    ends[restarts] = length
+    return stream, ends[: restarts + 1]
+
+
+def draw(data: bytes, header: Header, sizes: Sequence[tuple[int, int]]) -> list[Plane]:
+    """The planes of all components, each at no less than its size. Unusual."""
+    components = header.components
+    shape = (-(-header.height // (8 * components[0].down)), -(-header.width // (8 * components[0].across)))
+    planes = [plane_for(one, header, shape, size) for one, size in zip(components, sizes, strict=True)]
+    if planes[0].eighths > MAX_EIGHTHS:
+        raise Unusual
+    stream, ends = unstuffed(data, header, shape[0] * shape[1])
+    keys = sorted({key for component in components for key in component.codes})
     layout, lines, places, start = [], [], [], 0
-    for number, (component, plane) in enumerate(zip(header.components, planes, strict=True)):
+    for number, (component, plane) in enumerate(zip(components, planes, strict=True)):
         blocks = plane.samples.shape[2]
         rows = [keys.index(key) * kernel.ROW for key in component.codes]
         for line in range(component.down):
@@ -241,34 +262,45 @@ def draw(data: bytes, header: Header, sizes: list[tuple[int, int]]) -> list[Plan
             start += (plane.eighths**2 + 1) * blocks
         places.append(kept(plane.eighths)[1] * blocks)
     most = max(plane.eighths**2 * plane.samples.shape[2] for plane in planes)
-    whole = kernel.scan(
-        stream, starts[: restarts + 1], header.interval, shape, np.array(layout, np.uint64), np.array(lines), tables,
-        np.array([kept(plane.eighths)[2] for plane in planes]), np.concatenate(places).astype(np.uint64),
-        triple([factors(header.quantizers[one.quantizer], plane.eighths) for one, plane in zip(header.components, planes, strict=True)]),
-        triple([kept(plane.eighths)[0] for plane in planes]), triple([plane.samples for plane in planes]),
-        np.empty(start, np.float32), np.empty(most, np.float32), np.empty(most, np.float32), np.empty(len(planes), np.int64),
-    )  # fmt: skip
-    if not whole:
+    quantizers = [header.quantizers[component.quantizer] for component in components]
+    is_whole = kernel.scan(
+        stream,
+        ends,
+        header.interval,
+        shape,
+        code_rows(*(header.codes[key] for key in keys)),
+        np.array(layout, np.uint64),
+        np.array(lines),
+        np.array([kept(plane.eighths)[2] for plane in planes]),
+        np.concatenate(places).astype(np.uint64),
+        triple([factors(quantizer, plane.eighths) for quantizer, plane in zip(quantizers, planes, strict=True)]),
+        triple([kept(plane.eighths)[0] for plane in planes]),
+        triple([plane.samples for plane in planes]),
+        (np.empty(start, np.int16), np.empty(most, np.float32), np.empty(most, np.float32), np.empty(len(planes), np.int64)),
+    )
+    if not is_whole:
         raise Unusual
     return planes
 
 
 def triple(arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """As many as the kernel was compiled for; of a gray picture the others are not looked at."""
+    """As many as the kernel is compiled for; of a gray picture the others are not looked at."""
     return (*arrays, *arrays[:1], *arrays[:1])[:3]
 
 
-def planes(data: bytes, size: tuple[int, int]) -> list[np.ndarray] | None:
-    """The picture at `size`, which is smaller than it is.  -> Y uint8 [H, W], Cb and Cr uint8 [half of H, half of W], rounded up"""
+def planes(data: bytes, header: Header, size: tuple[int, int]) -> list[np.ndarray] | None:
+    """The picture at `size`, which is smaller than it is, in so many planes.
+
+    -> Y uint8 [H, W], Cb and Cr uint8 [half of H, half of W], rounded up; None: see above
+    """
+    half = (-(-size[0] // 2), -(-size[1] // 2))
     if min(size) < MIN_SIDE:
         return None
-    half = (-(-size[0] // 2), -(-size[1] // 2))
     try:
-        header = read_header(data)
-        drawn = draw(data, header, [size, half, half][: len(header.components)])
-    except (Unusual, struct.error, IndexError, KeyError):
+        drawn = draw(data, header, (size, half, half)[: len(header.components)])
+    except (Unusual, KeyError):  # KeyError: a table that is not there
         return None
-    # A sample of color stands for two pixels: where these are odd in number the last one reaches half beyond the picture.
+    # A sample of color stands for two pixels: where these are odd in number, the last one reaches half beyond the picture.
     fitted = [scaling.fit(plane.pixels(), plane.extent, size) for plane in drawn[:1]]
     fitted += [scaling.fit(plane.pixels(), plane.extent, half, (size[0] / 2, size[1] / 2)) for plane in drawn[1:]]
     return fitted if len(fitted) == 3 else [*fitted, *(np.full(half[::-1], NO_COLOR, np.uint8) for _ in range(2))]

@@ -203,7 +203,7 @@ def _keep(stream, bits, left, at, stop, row, tables, places, first, coefficients
         left -= entry & TAKEN_AND_STEP
         if left < 0 or entry & STEP == 0:
             return bits, left & TAKEN if entry and entry & STEP == 0 else BROKEN, at
-        coefficients[start + places[first + U(left >> STEP_SHIFT)]] = np.float32(value)
+        coefficients[start + places[first + U(left >> STEP_SHIFT)]] = np.int16(value)
     return bits, left, at
 
 
@@ -244,7 +244,7 @@ def _block(stream, bits, left, at, dc, ac, tables, stop, places, first, coeffici
     if entry == 0:
         return bits, BROKEN, at, before
     value = before + _value(bits, entry)
-    coefficients[start] = np.float32(value)
+    coefficients[start] = np.int16(value)
     bits <<= U(entry) & U(TAKEN)
     left += (BLOCK - 1) * COEFFICIENT - (entry & TAKEN)
     bits, left, at = _keep(stream, bits, left, at, stop, ac, tables, places, first, coefficients, start)
@@ -265,10 +265,10 @@ def _mix(one, other, one_weight, other_weight, out, again) -> None:
     """out = (or, again, +=) the sum of two lines of numbers, each times its weight."""
     if again:
         for block in range(len(out)):
-            out[block] += one[block] * one_weight + other[block] * other_weight
+            out[block] += np.float32(one[block]) * one_weight + np.float32(other[block]) * other_weight
     else:
         for block in range(len(out)):
-            out[block] = one[block] * one_weight + other[block] * other_weight
+            out[block] = np.float32(one[block]) * one_weight + np.float32(other[block]) * other_weight
 
 
 @bare_inner
@@ -297,36 +297,22 @@ def _draw(coefficients, start, factors, weights, half, mixed, plane, row) -> Non
 
 
 @bare
-def scan(
-    stream,
-    starts,
-    interval,
-    shape,
-    layout,
-    lines,
-    tables,
-    stop,
-    places,
-    factors,
-    weights,
-    planes,
-    coefficients,
-    half,
-    mixed,
-    before,
-) -> bool:
+def scan(stream, starts, interval, shape, tables, layout, lines, stops, places, factors, weights, planes, room) -> bool:
     """Read a whole scan; False where it is not plainly sound.
 
     stream, starts: from `unstuff`, starts with the scan's length behind the last. interval: MCUs between two restarts, or 0
-    shape: lines of MCUs, MCUs in one. layout uint64 [blocks of an MCU, 5]: where the first of them starts in `coefficients`, how
-    far the next MCU's is from it, component, DC row and AC row in `tables`. lines [lines of blocks of an MCU, 4]: where each
-    starts in `coefficients`, component, blocks down, place in them
-    stop [components]: what `left` is before the first coefficient that is not kept. places uint64 [components * 64], from the
-    last of the zigzag on: where each goes. factors: of each component, float32 [N * N], what it is multiplied with
-    weights: of each component, float32 [N, N or N + 1]: of each frequency in each sample
+    shape: lines of MCUs, MCUs in one. tables: rows of Huffman codes, one behind the other
+    layout uint64 [blocks of an MCU, 5]: the first one's place among the coefficients, how far from it the next MCU's is,
+    component, where the rows of its DC and of its AC code begin
+    lines [lines of blocks of an MCU, 4]: the first block's place, component, its lines in an MCU, which of them this is
+    stops [components]: `left` before the first coefficient that is not kept
+    places uint64 [components * 64], from the zigzag's last on: how far each coefficient is from the first one of its block
+    factors: of each component, float32 [N * N], what a coefficient is multiplied with
+    weights: of each component, float32 [N, N or N + 1], how much a sample has of each frequency
     planes: of each component, uint8 [N, rows, blocks across]: sample x of block b in row y is at [x, y, b]
-    coefficients float32, half and mixed float32, before int64 [components]: room to work in, empty
+    room: to work in: coefficients int16, half and mixed float32, before int64 [components]
     """
+    coefficients, half, mixed, before = room
     end = U(starts[-1] + WORD)
     bits, left, at, restarts, due = ZERO, 0, ZERO, 0, interval if interval else -1
     before[:] = 0
@@ -345,7 +331,7 @@ def scan(
                 if at > end:
                     return False
                 bits, left, at, before[component] = _block(
-                    stream, bits, left, at, layout[number, 3], layout[number, 4], tables, stop[component], places,
+                    stream, bits, left, at, layout[number, 3], layout[number, 4], tables, stops[component], places,
                     component * U(BLOCK), coefficients, start, before[component],
                 )  # fmt: skip
                 if left < 0:
