@@ -14,6 +14,7 @@ from socket import gaierror
 import ada_url
 import aiohttp
 
+from pipeline import urls
 from pipeline.addresses import NotPublic
 
 ROBOTS, DNS, ADDRESS, CONNECT, TLS, TIMEOUT = "robots", "dns", "address", "connect", "tls", "timeout"
@@ -64,6 +65,8 @@ def retry_after(headers: Mapping[str, str]) -> float:
 
 def follow(url: str, location: str | None) -> str:
     """The URL that a redirect from `url` leads to, without its fragment; Failed where it leads nowhere or off the web."""
+    if location and urls.canonical(location) == location:
+        return location
     try:
         target = ada_url.URL(location or "", base=url)
     except ValueError as error:
@@ -74,12 +77,6 @@ def follow(url: str, location: str | None) -> str:
         raise Failed(ADDRESS)
     target.hash = ""
     return target.href
-
-
-def port_of(url: str) -> int:
-    """The port that a canonical URL means."""
-    parts = ada_url.URL(url)
-    return int(parts.port or (443 if parts.protocol == "https:" else 80))
 
 
 def reason_of(error: Exception) -> str:

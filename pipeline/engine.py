@@ -119,7 +119,7 @@ class Engine:
 
             async def ask(url: str) -> None:
                 try:
-                    await client.resolver.lookup(hosts.host(url), answers.port_of(url))
+                    await client.resolver.lookup(hosts.host(url), hosts.port(url))
                     if self.config.robots and not await client.robots.allowed(url):
                         raise answers.Failed(answers.ROBOTS)
                 except answers.Failed as failure:

@@ -37,7 +37,7 @@ from pipeline.errors import InputError
 from pipeline.visits import Visit
 
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this machine's trouble, no server's
-READ_BYTES = 16 << 10  # of an answer, received before it is asked for; a connection holds up to 256 kB more
+READ_BYTES = 64 << 10  # of an answer, received before it is asked for; a connection holds up to 256 kB more
 # How many bodies may be larger than so many bytes at once: what grows over a step waits for a place on it.
 STEPS = ((64 << 10, 48), (512 << 10, 8), (3 << 20, 2))
 
@@ -207,7 +207,7 @@ class Client:
             visit.ask(url)
         try:
             async with asyncio.timeout(seconds) as deadline:
-                await self.resolver.lookup(hosts.host(url), answers.port_of(url))
+                await self.resolver.lookup(hosts.host(url), hosts.port(url))
                 async with self.session.get(request_url(url), allow_redirects=False) as response:
                     if visit:
                         visit.hear(response.status, response.headers)

@@ -16,6 +16,7 @@ HASH_GRID_PX = 32  # side of the gray picture that is transformed
 HASH_TERMS = 8  # lowest frequencies kept, each way
 FLAT = 2.0  # gray levels times 32: a coefficient so near to the median is noise of the encoder, not picture
 COLOR_GRID = 4
+NO_COLOR = (0, 128, 128)
 RGB_OF_YCBCR = np.array([[1, 0, 1.402], [1, -0.344136, -0.714136], [1, 1.772, 0]])  # JFIF
 
 
@@ -54,18 +55,18 @@ def color_means(size: int) -> np.ndarray:
 
 
 def phash(rgb: np.ndarray) -> int:
-    """`phash_of_gray` of the brightness; colour plays no part.  rgb: uint8 [H, W, 3]"""
-    return phash_of_gray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY))
-
-
-def phash_of_gray(gray: np.ndarray) -> int:
-    """64 bits that stay the same, or nearly, when the picture is resized or encoded again.
+    """64 bits that stay the same, or nearly, when the picture is resized or encoded again; colour plays no part.
 
     Bit 8 * i + j is 1 where coefficient (i, j) of the gray picture is clearly above the median of all but (0, 0); bit 0
-    is always 0. A picture of one colour has hash 0.  gray: uint8 [H, W]
+    is always 0. A picture of one colour has hash 0.  rgb: uint8 [H, W, 3]
     """
-    height, width = gray.shape
-    terms = (hash_terms(height) @ gray.astype(np.float32) @ hash_terms(width).T).ravel()
+    gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return _bits(hash_terms(len(gray)) @ gray.astype(np.float32) @ hash_terms(gray.shape[1]).T)
+
+
+def _bits(terms: np.ndarray) -> int:
+    """The hash of a picture's lowest terms.  [HASH_TERMS, HASH_TERMS]"""
+    terms = terms.ravel()
     middle = len(terms) // 2 - 1
     bits = terms > np.partition(terms[1:], middle)[middle] + FLAT
     bits[0] = False
@@ -79,8 +80,12 @@ def colors(rgb: np.ndarray) -> bytes:
     return np.rint(color_means(width) @ rows).astype(np.uint8).tobytes()
 
 
-def colors_of_planes(y: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> bytes:
-    """`colors` of the planes of a JPEG, each uint8 [H, W] of its own size."""
-    means = [color_means(len(plane)) @ plane.astype(np.float32) @ color_means(plane.shape[1]).T for plane in (y, cb, cr)]
-    rgb = np.stack(means, axis=-1) @ RGB_OF_YCBCR.T + (RGB_OF_YCBCR @ (0, -128, -128))
-    return np.rint(rgb.clip(0, 255)).astype(np.uint8).tobytes()
+def of_planes(y: np.ndarray, cb: np.ndarray, cr: np.ndarray) -> tuple[int, bytes]:
+    """`phash` and `colors` of the planes of a JPEG, each uint8 [H, W] of its own size."""
+    gray = y.astype(np.float32)
+    height, width = gray.shape
+    bits = _bits(hash_terms(height) @ gray @ hash_terms(width).T)
+    planes = (gray, cb.astype(np.float32), cr.astype(np.float32))
+    means = np.stack([color_means(len(plane)) @ plane @ color_means(plane.shape[1]).T for plane in planes], axis=-1)
+    rgb = (means - NO_COLOR) @ RGB_OF_YCBCR.T
+    return bits, np.rint(rgb.clip(0, 255)).astype(np.uint8).tobytes()

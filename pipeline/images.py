@@ -211,13 +211,8 @@ def look_of_rgb(rgb: np.ndarray, config: DownloadConfig) -> Look:
 
 def look_of_planes(y: np.ndarray, cb: np.ndarray, cr: np.ndarray, config: DownloadConfig) -> Look:
     """The picture of these planes, which are as a JPEG with 4:2:0 keeps them, as it is stored."""
-    return Look(
-        image=simplejpeg.encode_jpeg_yuv_planes(y, cb, cr, quality=config.encode_quality),
-        width=y.shape[1],
-        height=y.shape[0],
-        phash=fingerprints.phash_of_gray(y),
-        colors=fingerprints.colors_of_planes(y, cb, cr),
-    )
+    image = simplejpeg.encode_jpeg_yuv_planes(y, cb, cr, quality=config.encode_quality)
+    return Look(image, y.shape[1], y.shape[0], *fingerprints.of_planes(y, cb, cr))
 
 
 def look(data: bytes, image: Image.Image, orientation: int, config: DownloadConfig) -> Look:

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-import ada_url
 from protego import Protego
+
+from pipeline import hosts
 
 MAX_ROBOTS_BYTES = 500 * 1024  # RFC 9309 section 2.5; what follows is not read
 MAX_REDIRECTS = 5  # RFC 9309 section 2.3.1.2
@@ -24,11 +25,6 @@ ALL = "*"
 VALUED = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")  # directives that take a value
 FORBID_NOTHING = ""
 FORBID_EVERYTHING = "User-agent: *\nDisallow: /\n"
-
-
-def origin(url: str) -> str:
-    """Scheme, host and port of a canonical URL: what one robots.txt speaks for."""
-    return ada_url.URL(url).origin
 
 
 def product_token(user_agent: str) -> str:
@@ -58,11 +54,12 @@ class Cache:
 
     async def of(self, url: str) -> Protego:
         """The rules of the origin of `url`."""
-        key = origin(url)
+        key = hosts.origin(url)
         if key not in self.rules:
             self.rules[key] = asyncio.create_task(self.load(key))
+        rules = self.rules[key]
         # A waiter that runs out of time must not take the answer away from the others.
-        return await asyncio.shield(self.rules[key])
+        return rules.result() if rules.done() else await asyncio.shield(rules)
 
     async def load(self, key: str) -> Protego:
         return Protego.parse(await self.read(f"{key}/robots.txt"))
