@@ -71,20 +71,25 @@ def inner(function: Callable[..., Any]) -> Callable[..., Any]:
     return njit(**options)(function)
 
 
-def bare(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile at the first call, or into what calls it, without counting who holds an array.
+# Options that numba has and does not tell type checkers of: without counting who holds an array; pasted into every caller.
+UNCOUNTED: dict[str, Any] = {"_nrt": False}
+PASTED: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 
-    For functions that make no array. What they are given must be held by who calls them, which Python's arguments are. Counts
-    are atomic: where small functions call each other a million times for a picture they take two thirds of the time.
+
+def bare(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`compiled`, without counting who holds an array; for functions that make none, and are given those that Python holds.
+
+    Counts are atomic: where small functions call each other a million times for a picture they take two thirds of the time.
     """
     try:
-        return njit(nogil=True, cache=True, _nrt=False)(function)
+        return njit(nogil=True, cache=True, **UNCOUNTED)(function)
     except RuntimeError:  # numba finds no folder to keep it in
-        return njit(nogil=True, _nrt=False)(function)
+        return njit(nogil=True, **UNCOUNTED)(function)
 
 
-def bare_inner(function):
-    return njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, forceinline=True, _nrt=False)(function)
+def bare_inner(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`inner` for functions that bare ones call, and not by a call."""
+    return njit(nogil=True, **UNCOUNTED, **PASTED)(function)
 
 
 @intrinsic

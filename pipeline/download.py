@@ -148,7 +148,7 @@ def plan(config: DownloadConfig, manifests: Sequence[Manifest]) -> list[Task]:
 
 STAGE = Stage(
     name="download",
-    version=3,
+    version=4,
     shape="map",
     worker=Worker,
     writes=schema.IMAGES,

@@ -209,19 +209,25 @@ def look_of_rgb(rgb: np.ndarray, config: DownloadConfig) -> Look:
     )
 
 
-def look_of_planes(y: np.ndarray, cb: np.ndarray, cr: np.ndarray, config: DownloadConfig) -> Look:
+def look_of_planes(planes: jpeg.Planes, config: DownloadConfig) -> Look:
     """The picture of these planes, which are as a JPEG with 4:2:0 keeps them, as it is stored."""
-    image = simplejpeg.encode_jpeg_yuv_planes(y, cb, cr, quality=config.encode_quality)
-    return Look(image, y.shape[1], y.shape[0], *fingerprints.of_planes(y, cb, cr))
+    height, width = planes[0].shape
+    image = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=config.encode_quality)
+    phash, colors = fingerprints.of_planes(*planes)
+    return Look(image, width, height, phash, colors)
+
+
+def turn(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Width and height as they are after, or before, `orient`."""
+    return (size[1], size[0]) if orientation in TRANSPOSED else size
 
 
 def look(data: bytes, image: Image.Image, orientation: int, config: DownloadConfig) -> Look:
     """The picture as it is stored."""
-    turned = slice(None, None, -1 if orientation in TRANSPOSED else 1)
-    served = image.size[turned]
-    size = scaling.stored_size(*served, config)
-    rgb, extent = decode(data, image, size[turned])
-    rgb = orient(resize(rgb, extent, size[turned], image.size), orientation)
+    served = turn(image.size, orientation)
+    size = turn(scaling.stored_size(*served, config), orientation)
+    rgb, extent = decode(data, image, size)
+    rgb = orient(resize(rgb, extent, size, image.size), orientation)
     return look_of_rgb(frame(rgb, served, config), config)
 
 
@@ -247,7 +253,7 @@ def prepare_usual(data: bytes, config: DownloadConfig) -> Picture | str | None:
         return reason
     size = scaling.stored_size(*served, config)
     planes = jpeg.planes(data, header, size) if max(size) < max(served) else None
-    return picture(data, "JPEG", served, look_of_planes(*planes, config)) if planes else None
+    return picture(data, "JPEG", served, look_of_planes(planes, config)) if planes else None
 
 
 def prepare_any(data: bytes, kind: str, config: DownloadConfig) -> Picture | str:
@@ -260,8 +266,7 @@ def prepare_any(data: bytes, kind: str, config: DownloadConfig) -> Picture | str
             if kind != "JPEG":
                 image.load()  # PNG may have its EXIF data after the pixels
             orientation = orientation_of(image)
-            served = image.size[::-1] if orientation in TRANSPOSED else image.size
-            return picture(data, kind, served, look(data, image, orientation, config))
+            return picture(data, kind, turn(image.size, orientation), look(data, image, orientation, config))
     except TOO_BIG:
         return BOMB
     except BROKEN:

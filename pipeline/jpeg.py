@@ -19,8 +19,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from pipeline import fingerprints, scaling
 from pipeline import jpeg_kernel as kernel
-from pipeline import scaling
 
 SOF0, SOF1, DHT, SOS, DQT, DRI, APP0, APP1, APP14 = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE
 UNSAID = {
@@ -39,6 +39,9 @@ MAX_EIGHTHS = 5  # of the brightness: from 6/8 on libjpeg-turbo is as fast in fu
 MIN_SIDE = 16  # px of what is wanted
 CODES_KEPT = 64
 NO_COLOR = 128
+
+
+Planes = tuple[np.ndarray, np.ndarray, np.ndarray]  # Y, Cb, Cr: uint8 [H, W] each
 
 
 class Unusual(Exception):
@@ -82,11 +85,7 @@ class Plane:
 
     def pixels(self) -> np.ndarray:
         """uint8 [H, W]; the last ones may reach beyond the picture."""
-        if self.eighths <= 4:
-            whole = cv2.merge(list(self.samples))
-        else:
-            whole = np.ascontiguousarray(self.samples.transpose(1, 2, 0))
-        whole = whole.reshape(self.samples.shape[1], -1)
+        whole = cv2.merge(list(self.samples)).reshape(self.samples.shape[1], -1)
         return whole[: math.ceil(self.extent[1]), : math.ceil(self.extent[0])]
 
 
@@ -194,14 +193,8 @@ def kept(eighths: int) -> tuple[np.ndarray, np.ndarray, int]:
     -> the weight of each frequency in each sample, float32 [N, N or N + 1]; the place of each coefficient of the zigzag, from the
     last one on, int64 [64]; what the kernel's `left` is before the first that is not kept
     """
-    frequencies, samples = np.arange(eighths), np.arange(eighths)[:, None]
-    angles = np.pi * frequencies / 16
-    angles[0] = 1.0
-    weakened = np.sin(angles * 8 / eighths) / np.sin(angles) * eighths / 8  # by the mean over 8/N samples
-    weakened[0] = 1.0
-    scales = np.where(frequencies == 0, np.sqrt(1 / 8), 1 / 2)
     weights = np.zeros((eighths, eighths + eighths % 2), np.float32)
-    weights[:, :eighths] = np.cos((2 * samples + 1) * frequencies * np.pi / (2 * eighths)) * scales * weakened
+    weights[:, :eighths] = fingerprints.area_means(8, eighths) @ fingerprints.dct_basis(8, eighths).T
     down, across = kernel.ZIGZAG // 8, kernel.ZIGZAG % 8
     needed = (down < eighths) & (across < eighths)
     places = np.where(needed, down * eighths + across, eighths**2)
@@ -288,19 +281,17 @@ def triple(arrays: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     return (*arrays, *arrays[:1], *arrays[:1])[:3]
 
 
-def planes(data: bytes, header: Header, size: tuple[int, int]) -> list[np.ndarray] | None:
-    """The picture at `size`, which is smaller than it is, in so many planes.
-
-    -> Y uint8 [H, W], Cb and Cr uint8 [half of H, half of W], rounded up; None: see above
-    """
+def planes(data: bytes, header: Header, size: tuple[int, int]) -> Planes | None:
+    """The picture at `size`, which is smaller than it is.  -> Y [H, W], Cb and Cr [half of H, half of W], rounded up"""
     half = (-(-size[0] // 2), -(-size[1] // 2))
     if min(size) < MIN_SIDE:
         return None
     try:
-        drawn = draw(data, header, (size, half, half)[: len(header.components)])
+        y, *colors = draw(data, header, (size, half, half)[: len(header.components)])
     except (Unusual, KeyError):  # KeyError: a table that is not there
         return None
     # A sample of color stands for two pixels: where these are odd in number, the last one reaches half beyond the picture.
-    fitted = [scaling.fit(plane.pixels(), plane.extent, size) for plane in drawn[:1]]
-    fitted += [scaling.fit(plane.pixels(), plane.extent, half, (size[0] / 2, size[1] / 2)) for plane in drawn[1:]]
-    return fitted if len(fitted) == 3 else [*fitted, *(np.full(half[::-1], NO_COLOR, np.uint8) for _ in range(2))]
+    covered = (size[0] / 2, size[1] / 2)
+    fitted = [scaling.fit(plane.pixels(), plane.extent, half, covered) for plane in colors]
+    cb, cr = fitted or [np.full(half[::-1], NO_COLOR, np.uint8)] * 2
+    return scaling.fit(y.pixels(), y.extent, size), cb, cr

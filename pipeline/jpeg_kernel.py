@@ -10,8 +10,7 @@ letters N samples kept of a block's 8, each way; u and v its frequencies, down a
         first one highest; `at` the place of the byte after them; `left` how many bits they are, in its low six bits, and
         above those how many coefficients of the block are to come
 
-A block at N/8 is the first N x N of its frequencies, transformed by N points: what libjpeg calls scaling. Here each is also
-weakened as the mean over 8/N samples would weaken it, so that the picture is what averaging makes of the whole one.
+A sample at N/8 is the mean of its part of the block, of which only the first N x N frequencies are known.
 """
 
 import numpy as np
