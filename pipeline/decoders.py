@@ -20,9 +20,9 @@ from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
-from pipeline import decoder, images
+from pipeline import pictures
 from pipeline.config import DownloadConfig
-from pipeline.images import Picture
+from pipeline.pictures import Picture
 
 START_SECONDS = 120.0  # until a new process says that it is ready; a busy machine is slow at this
 ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "PYTHONHOME")  # no key is among them
@@ -81,7 +81,7 @@ class Decoder:
         """Wait until it can work. RuntimeError where it cannot even start: then no picture is to blame."""
         if self.ready:
             return
-        if await self.ask(b"", len(decoder.READY), START_SECONDS) != decoder.READY:
+        if await self.ask(b"", len(pictures.READY), START_SECONDS) != pictures.READY:
             said = self.end().decode(errors="replace").strip().splitlines()[-1:]
             raise RuntimeError(f"decoders: {sys.executable} -m pipeline.decoder does not start: {' '.join(said) or 'no reason'}")
         self.ready = True
@@ -89,12 +89,12 @@ class Decoder:
     async def prepare(self, body: bytes | bytearray) -> Picture | str | None:
         """What images.prepare says of `body`; None where the process did not live to tell."""
         self.memory[: len(body)] = body
-        request = decoder.REQUEST.pack(len(body))
-        reply = await self.ask(request, decoder.REPLY.size, self.config.decode_seconds * PATIENCE)
-        if len(reply) < decoder.REPLY.size:
+        request = pictures.REQUEST.pack(len(body))
+        reply = await self.ask(request, pictures.REPLY.size, self.config.decode_seconds * PATIENCE)
+        if len(reply) < pictures.REPLY.size:
             return None
         try:
-            return decoder.unpack(reply, self.memory, len(body))
+            return pictures.unpack(reply, self.memory, len(body))
         except ValueError:
             return None
 
@@ -197,7 +197,7 @@ class Decoders:
                 self.deaths += 1
                 one = self.replace(one)
             self.idle.put_nowait(one)
-        return images.DECODE if result is None else result
+        return pictures.DECODE if result is None else result
 
     def replace(self, one: Decoder) -> Decoder:
         """A new process in the place of `one`, which is dead or busy with what nobody waits for."""

@@ -3,7 +3,7 @@
 in      balanced
 out     images = balanced + schema.IMAGE_FIELDS, with the picture itself in the column `image`; schema.FETCHED for the log
 drops   the network's: robots, dns, address, connect, tls, timeout, redirect, http_4xx, http_5xx, too_large, opt_out
-        (answers.py); the picture's: not_an_image, bomb, too_small, aspect, decode (images.py); checked in that order
+        (answers.py); the picture's: not_an_image, bomb, too_small, aspect, decode (pictures.py); checked in that order
 law     one row out for each row in, in the same order, each with a picture or a reason; a URL is fetched once a part,
         however many rows show it; the same web gives the same rows (but for the breaker, see fetch.py)
 law     a failure that an outage of this machine explains is never a drop reason (outage.py)
@@ -23,16 +23,16 @@ from contextlib import suppress
 
 import pyarrow as pa
 
-from pipeline import answers, engine, fetch, hosts, images, outage, retries, schema, visits
+from pipeline import answers, engine, fetch, hosts, outage, pictures, retries, schema, visits
 from pipeline.answers import Failed
 from pipeline.config import DownloadConfig
 from pipeline.decoders import Decoders
-from pipeline.images import Picture
 from pipeline.manifest import Dataset, Manifest
+from pipeline.pictures import Picture
 from pipeline.stage import Input, Stage, Task
 from pipeline.visits import Visit
 
-DROPS = answers.DROPS + images.DROPS
+DROPS = answers.DROPS + pictures.DROPS
 M_MMAP_THRESHOLD = -3  # of mallopt(3)
 LARGE_BUFFER_BYTES = 1 << 20
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import foreign_tars, hashing, images, schema, storage, text, urls
+from pipeline import foreign_tars, hashing, pictures, schema, storage, text, urls
 from pipeline.config import DownloadConfig, ImportConfig
 from pipeline.decoders import Decoders
 from pipeline.errors import InputError
@@ -30,7 +30,7 @@ from pipeline.manifest import Dataset
 from pipeline.stage import Stage
 
 NOT_DOWNLOADED, BAD_URL, NO_TEXT, REPEATED = "not_downloaded", "bad_url", "no_text", "repeated_pair"
-DROPS = (NOT_DOWNLOADED, foreign_tars.NO_MEMBER, BAD_URL, NO_TEXT, REPEATED, *images.DROPS)
+DROPS = (NOT_DOWNLOADED, foreign_tars.NO_MEMBER, BAD_URL, NO_TEXT, REPEATED, *pictures.DROPS)
 COLUMNS = ("url", "key", "status")  # without these a Parquet file is none of img2dataset's
 OPTIONAL = ("caption", "sha256", "original_width", "original_height")
 LOOKUPS = 32  # sizes asked for at once

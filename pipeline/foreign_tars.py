@@ -11,7 +11,7 @@ from typing import IO, Any, NamedTuple
 
 from pipeline import storage
 from pipeline.decoders import Decoders
-from pipeline.images import Picture
+from pipeline.pictures import Picture
 
 NO_MEMBER = "no_member"
 IMAGES = ("jpg", "jpeg", "png", "webp")

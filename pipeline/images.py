@@ -18,7 +18,6 @@ import hashlib
 import io
 import struct
 import warnings
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -28,17 +27,8 @@ from PIL import Image
 
 from pipeline import fingerprints, jpeg, scaling
 from pipeline.config import DownloadConfig
+from pipeline.pictures import ASPECT, BOMB, DECODE, MEDIA_TYPES, NOT_AN_IMAGE, TOO_SMALL, Picture
 
-NOT_AN_IMAGE = "not_an_image"
-BOMB = "bomb"
-TOO_SMALL = "too_small"
-ASPECT = "aspect"
-DECODE = "decode"
-DROPS = (NOT_AN_IMAGE, BOMB, TOO_SMALL, ASPECT, DECODE)
-
-MEDIA_TYPES = {  # by Pillow's name of the format
-    "JPEG": "image/jpeg", "PNG": "image/png", "GIF": "image/gif", "WEBP": "image/webp", "BMP": "image/bmp", "AVIF": "image/avif",
-}  # fmt: skip
 ORIENTATION_TAG = 0x0112  # EXIF
 TURNED = range(2, 9)  # orientations that change something
 TRANSPOSED = range(5, 9)  # those that swap width and height
@@ -53,22 +43,6 @@ STRIP_PIXELS = 1 << 22  # converted at a time
 # OSError, SyntaxError, ValueError, EOFError and struct.error, libavif RuntimeError, libjpeg-turbo ValueError.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)
 TOO_BIG = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Picture:
-    """A picture as it is stored; the fields are schema.IMAGE_FIELDS, all but key."""
-
-    image: bytes
-    width: int
-    height: int
-    original_width: int
-    original_height: int
-    original_bytes: int
-    media_type: str
-    sha256: str
-    phash: int
-    colors: bytes
 
 
 class Look(NamedTuple):
@@ -290,7 +264,7 @@ def picture(data: bytes, kind: str, served: tuple[int, int], stored: Look) -> Pi
 
 
 def prepare(data: bytes, config: DownloadConfig) -> Picture | str:
-    """The picture in `data` as it is stored, or the reason (one of DROPS) why there is none."""
+    """The picture in `data` as it is stored, or the reason (one of pictures.DROPS) why there is none."""
     kind = sniff(data)
     if kind is None:
         return NOT_AN_IMAGE

@@ -17,10 +17,10 @@ import psutil
 import pytest
 from PIL import Image
 
-from pipeline import decoder, images
+from pipeline import images, pictures
 from pipeline.config import DownloadConfig
 from pipeline.decoders import Decoders
-from pipeline.images import Picture
+from pipeline.pictures import Picture
 from tests.conftest import REPOSITORY
 from tests.pipeline.odd_files import FILES, encode, mutate, shapes
 
@@ -93,7 +93,7 @@ def test_a_decoder_that_dies_or_stops_takes_one_picture_with_it(fault: signal.Si
 STRANGER = """
 import os, sys
 from pipeline import decoder, images
-from pipeline.images import Picture
+from pipeline.pictures import Picture
 real = images.prepare
 def prepare(data, config):
     if len(data) == 11 and {what!r} == "fork":
@@ -164,11 +164,11 @@ def test_a_picture_that_nobody_waits_for_leaves_no_answer_to_the_next(decoders: 
 def test_a_reply_that_no_decoder_would_give_is_not_believed() -> None:
     memory = mmap.mmap(-1, 4096)
     zeros, facts = (0,) * 5, (b"", b"")
-    for start in ((len(images.DROPS) + 1, 0, 0), (0, len(decoder.MEDIA_TYPES), 0), (0, 0, 4097), (0, 0, 2**63)):
+    for start in ((len(pictures.DROPS) + 1, 0, 0), (0, len(pictures.KINDS), 0), (0, 0, 4097), (0, 0, 2**63)):
         with pytest.raises(ValueError, match="decoder: expected"):
-            decoder.unpack(decoder.REPLY.pack(*start, *zeros, *facts), memory, 1)
-    for reason in images.DROPS:
-        assert decoder.unpack(decoder.pack(reason), memory, 1) == reason
+            pictures.unpack(pictures.REPLY.pack(*start, *zeros, *facts), memory, 1)
+    for reason in pictures.DROPS:
+        assert pictures.unpack(pictures.pack(reason), memory, 1) == reason
 
 
 def test_a_decoder_that_cannot_start_is_nobodys_picture(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_thousands_of_broken_files_of_every_format_are_pictures_or_reasons(decod
     for first in range(0, num_seeds, 20):
         for result in asyncio.run(prepare_all(decoders, *broken_files(1000 + first, 20))):
             seen["kept" if isinstance(result, Picture) else result] += 1
-    assert set(seen) <= {"kept", *images.DROPS}
+    assert set(seen) <= {"kept", *pictures.DROPS}
     assert seen["decode"] > num_seeds
     print(dict(seen), "deaths", decoders.deaths)
     assert asyncio.run(prepare_all(decoders, GOOD)) == [EXPECTED]

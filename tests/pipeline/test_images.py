@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from pipeline import fingerprints, images
+from pipeline import fingerprints, images, pictures
 from pipeline.config import DownloadConfig
 from pipeline.fingerprints import colors, phash
-from pipeline.images import Picture, prepare
+from pipeline.images import prepare
+from pipeline.pictures import Picture
 from pipeline.scaling import stored_size
 from tests.pipeline.odd_files import FILES, RESAMPLE, encode, mutate, orientation, shapes
 
@@ -149,7 +150,7 @@ def test_no_broken_file_gets_past_the_closed_list(name):
     seen = set()
     for seed in range(120):
         result = prepare(mutate(FILES[name][0], np.random.default_rng(seed)), config)
-        assert isinstance(result, Picture) or result in images.DROPS
+        assert isinstance(result, Picture) or result in pictures.DROPS
         seen.add(result if isinstance(result, str) else "kept")
     assert "decode" in seen
 

@@ -15,7 +15,8 @@ from PIL import Image
 from pipeline import images, jpeg
 from pipeline import jpeg_kernel as kernel
 from pipeline.config import DownloadConfig
-from pipeline.images import HARMLESS, Picture
+from pipeline.images import HARMLESS
+from pipeline.pictures import Picture
 from tests.conftest import REPOSITORY
 from tests.pipeline.odd_files import encode, mutate, orientation, shapes
 
