@@ -217,17 +217,25 @@ def refuse(width: int, height: int, config: DownloadConfig) -> str | None:
 
 
 def prepare_usual(data: bytes, config: DownloadConfig) -> Picture | str | None:
-    """The picture of an upright JPEG that jpeg.py reads, or the reason why there is none; None: it is for prepare_any."""
-    header = jpeg.read_header(data) if config.resize_mode in PLAIN_MODES else None
-    if not header or (header.exif and orientation_in(header.exif) in TURNED):
+    """The picture of a JPEG that jpeg.py reads, made smaller, or the reason why there is none; None: it is for prepare_any."""
+    header = jpeg.read_header(data)
+    if not header:
         return None
-    served = (header.width, header.height)
-    reason = refuse(*served, config)
+    whole = (header.width, header.height)
+    reason = refuse(*whole, config)
     if reason:
         return reason
+    orientation = orientation_in(header.exif) if header.exif else 1
+    served = turn(whole, orientation)
     size = scaling.stored_size(*served, config)
-    planes = jpeg.planes(data, header, size) if max(size) < max(served) else None
-    return picture(data, "JPEG", served, look_of_planes(planes, config)) if planes else None
+    planes = jpeg.planes(data, header, turn(size, orientation)) if max(size) < max(served) else None
+    if planes is None:
+        return None
+    if orientation in TURNED or config.resize_mode not in PLAIN_MODES:
+        stored = look_of_rgb(frame(orient(jpeg.rgb(planes), orientation), served, config), config)
+    else:
+        stored = look_of_planes(planes, config)
+    return picture(data, "JPEG", served, stored)
 
 
 def prepare_any(data: bytes, kind: str, config: DownloadConfig) -> Picture | str:

@@ -37,7 +37,7 @@ from pipeline.config import CrawlConfig
 from pipeline.errors import InputError
 from pipeline.matcher import Matcher
 from pipeline.rules import REASONS, Rules
-from tests.pipeline import dump_writer, test_bad_archives, test_matcher, test_wat
+from tests.pipeline import dump_writer, test_bad_archives, test_jpeg, test_matcher, test_wat
 
 REAL = Path(__file__).parent / "data" / "commoncrawl"
 Case = bytes
@@ -252,6 +252,12 @@ def fuzz_listing(case: Case, chance: np.random.Generator) -> None:
         return
 
 
+def fuzz_jpeg(case: Case, chance: np.random.Generator) -> None:
+    """A JPEG that the reader of usual ones takes, libjpeg-turbo takes too."""
+    data = test_jpeg.damaged(case, chance) if len(case) > 2000 and chance.integers(2) else case
+    assert not test_jpeg.check(data, (int(chance.integers(16, 180)), int(chance.integers(16, 130))))
+
+
 def corpora() -> dict[str, list[bytes]]:
     """What each target's cases are made from."""
     warc, wats = ((REAL / name).read_bytes() for name in ("whirlwind.warc.gz", "whirlwind.warc.wat.gz"))
@@ -277,6 +283,7 @@ def corpora() -> dict[str, list[bytes]]:
         "html": [*html, *(block[:20_000] for block in real)], "urls": [addresses * 3 + b"http://[::1]/"], "text": texts,
         "rules": texts, "matcher": texts, "table": [texts[0]], "dump": [wiki * 3], "wordnet": [synset * 4], "robots": manners,
         "views": [gzip.decompress(dump_writer.hourly(lines)), bz2.decompress(complete)],
+        "jpeg": test_jpeg.whole_files(),
         "listing": [warc, gzip.decompress(warc)[:60_000], *html, wats[:2000]],
     }  # fmt: skip
 
