@@ -37,12 +37,13 @@ HARMLESS = ("extraneous bytes", "subsampling")  # what libjpeg-turbo complains o
 
 PLAIN_MODES = ("keep_ratio", "keep_ratio_largest")  # nothing is cut or added
 QUICK_EIGHTHS = (1, 2, 3, 4)  # at 5/8 to 7/8 libjpeg-turbo takes two to three times as long as in full
+CV2_NO_MEMORY = -4  # cv2.Error.StsNoMem
 STRIP_PIXELS = 1 << 22  # converted at a time
 
 # What the decoders raise over broken files, found by mutating files of every format (test_images.py): Pillow's readers
 # OSError, SyntaxError, ValueError, EOFError and struct.error, libavif RuntimeError, libjpeg-turbo ValueError.
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error)
-TOO_BIG = (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError)
+TOO_BIG = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class Look(NamedTuple):
@@ -276,5 +277,12 @@ def prepare(data: bytes, config: DownloadConfig) -> Picture | str:
     kind = sniff(data)
     if kind is None:
         return NOT_AN_IMAGE
-    made = prepare_usual(data, config) if kind == "JPEG" else None
-    return made or prepare_any(data, kind, config)
+    try:
+        made = prepare_usual(data, config) if kind == "JPEG" else None
+        return made or prepare_any(data, kind, config)
+    except MemoryError:
+        return BOMB
+    except cv2.error as error:
+        if error.code != CV2_NO_MEMORY:
+            raise
+        return BOMB

@@ -141,6 +141,15 @@ def test_a_picture_may_take_so_much_cpu_and_so_much_memory_and_no_more() -> None
     assert answers(replace(roomy, max_decode_bytes=30_000_000), big, GOOD) == (["bomb", EXPECTED], 0)
 
 
+@pytest.mark.parametrize("megabytes", [5, 12, 20, 25, 30, 35])
+def test_a_jpeg_that_wants_more_memory_than_it_may_is_a_bomb(megabytes: int) -> None:
+    config = replace(CONFIG, max_image_pixels=90_000_000, max_decode_bytes=megabytes << 20, image_size=2500)
+    flat = encode(Image.new("RGB", (9000, 9000), "teal"), "JPEG")
+    (found, other), deaths = answers(config, flat, GOOD)
+    assert (found, deaths) == ("bomb", 0)
+    assert isinstance(other, Picture)
+
+
 def test_a_decoder_killed_between_two_pictures_is_replaced(decoders: Decoders) -> None:
     assert asyncio.run(prepare_all(decoders, GOOD)) == [EXPECTED]
     decoders.decoders[0].process.kill()
