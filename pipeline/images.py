@@ -186,8 +186,11 @@ def look_of_rgb(rgb: np.ndarray, config: DownloadConfig) -> Look:
 
 def look_of_planes(planes: jpeg.Planes, config: DownloadConfig) -> Look:
     """The picture of these planes, which are as a JPEG with 4:2:0 keeps them, as it is stored."""
-    height, width = planes[0].shape
-    image = simplejpeg.encode_jpeg_yuv_planes(*planes, quality=config.encode_quality)
+    y, cb, cr = planes
+    height, width = y.shape
+    # The encoder reads pixels two by two, also those that an odd picture does not have: they must be there, and the same ones.
+    whole = cv2.copyMakeBorder(y, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE) if height % 2 or width % 2 else y
+    image = simplejpeg.encode_jpeg_yuv_planes(whole[:height, :width], cb, cr, quality=config.encode_quality)
     phash, colors = fingerprints.of_planes(*planes)
     return Look(image, width, height, phash, colors)
 

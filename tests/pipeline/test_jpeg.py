@@ -122,6 +122,24 @@ def test_a_picture_is_that_of_the_full_one_made_smaller(kind: str) -> None:
         assert np.abs(np.subtract(*(np.frombuffer(one.colors, np.uint8).astype(int) for one in (made, of_rgb)))).max() <= 3
 
 
+def test_the_same_file_is_the_same_picture_whatever_was_in_memory_before() -> None:
+    rng, odd = np.random.default_rng(5), 0
+    for seed in range(60):
+        served = (int(rng.integers(150, 500)), int(rng.integers(150, 500)))
+        data = list(KINDS.values())[seed % len(KINDS)](photograph(*served, seed))
+        config = DownloadConfig(image_size=int(rng.integers(20, 70)))
+        found = set()
+        for filling in (0.0, 1e30, np.nan, 77.0):
+            waste = [np.full(int(num_numbers), filling, np.float32) for num_numbers in rng.integers(100, 100_000, 8)]
+            del waste
+            made = images.prepare_usual(data, config)
+            assert isinstance(made, Picture)
+            found.add(made)
+        assert len(found) == 1, (served, config.image_size)
+        odd += (made.height % 2) + (made.width % 2)
+    assert odd > 20
+
+
 @pytest.mark.parametrize("mode", ["keep_ratio", "keep_ratio_largest", "center_crop", "border"])
 @pytest.mark.parametrize("value", range(1, 9))
 def test_turned_and_cut_pictures_are_those_of_the_general_way(mode: str, value: int) -> None:
