@@ -57,12 +57,16 @@ if not SETTINGS.CACHE_DIR:
     SETTINGS.CACHE_LOCATOR_CLASSES = f"{__name__}.ByContent,InTreeCacheLocator,UserWideCacheLocator"
 
 
+def _kept(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    try:
+        return njit(nogil=True, cache=True, **options)(function)
+    except RuntimeError:  # numba finds no folder to keep it in
+        return njit(nogil=True, **options)(function)
+
+
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile at the first call; for functions that Python calls."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba finds no folder to keep it in
-        return njit(nogil=True)(function)
+    return _kept(function)
 
 
 def inner(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,10 +85,7 @@ def bare(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Counts are atomic: where small functions call each other a million times for a picture they take two thirds of the time.
     """
-    try:
-        return njit(nogil=True, cache=True, **UNCOUNTED)(function)
-    except RuntimeError:  # numba finds no folder to keep it in
-        return njit(nogil=True, **UNCOUNTED)(function)
+    return _kept(function, **UNCOUNTED)
 
 
 def bare_inner(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -129,15 +129,19 @@ class Decoder:
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def receive(self) -> None:
-        """Take what the process says."""
+        """Take what the process says; one that talks unasked has ended, or is in a stranger's hands, and would keep us busy."""
+        if not self.answer or self.answer.done():
+            self.detach()
+            self.kill()
+            return
         try:
-            piece = self.channel.recv(max(1, self.awaited - len(self.received)))
+            piece = self.channel.recv(self.awaited - len(self.received))
         except ConnectionResetError:
             piece = b""
         self.received += piece
         if not piece:
             self.detach()
-        if self.answer and not self.answer.done() and (not piece or len(self.received) >= self.awaited):
+        if not piece or len(self.received) == self.awaited:
             self.answer.set_result(self.received)
 
     def detach(self) -> None:

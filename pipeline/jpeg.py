@@ -11,6 +11,7 @@ source  ITU-T T.81, annex B (marks); JFIF 1.02; Adobe's APP14
 """
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,17 +24,8 @@ from pipeline import fingerprints, scaling
 from pipeline import jpeg_kernel as kernel
 
 SOF0, SOF1, DHT, SOS, DQT, DRI, APP0, APP1, APP14 = 0xC0, 0xC1, 0xC4, 0xDA, 0xDB, 0xDD, 0xE0, 0xE1, 0xEE
-UNSAID = {
-    0x01,
-    0xFF,
-    0xC8,
-    0xCC,
-    *range(0xC2, 0xC4),
-    *range(0xC5, 0xDA),
-    0xDC,
-    0xDE,
-    0xDF,
-}  # other frames, and what has no length
+UNSAID = {0x01, 0xFF, 0xC2, 0xC3, *range(0xC5, 0xDA), 0xDC, 0xDE, 0xDF}  # other frames, and what has no length
+XMP_TURNED = re.compile(rb'tiff:Orientation(?:="|>)[2-8]')  # Pillow turns a picture by this where EXIF says nothing
 YCBCR = 1  # as APP14 says it
 MAX_EIGHTHS = 5  # of the brightness: from 6/8 on libjpeg-turbo is as fast in full
 MIN_SIDE = 16  # px of what is wanted
@@ -121,6 +113,8 @@ def _header(data: bytes) -> Header:
             (header.interval,) = struct.unpack(">H", content)
         elif mark == APP0 and content.startswith(b"JFIF\0"):
             header.is_jfif = True
+        elif mark == APP1 and (XMP_TURNED.search(content) or (header.exif and content.startswith(b"Exif\0\0"))):
+            raise Unusual
         elif mark == APP1 and content.startswith(b"Exif\0\0"):
             header.exif = content
         elif mark == APP14 and content.startswith(b"Adobe"):

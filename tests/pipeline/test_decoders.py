@@ -108,8 +108,24 @@ def prepare(data, config):
             os._exit(3)
     return real(data, config)
 decoder.images.prepare = prepare
+if {what!r} == "talk":
+    pack = decoder.pack
+    decoder.pack = lambda result: pack(result) + bytes(100_000)  # more than anybody asked for
 decoder.main()
 """
+
+
+def let_in(what: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoders are in a stranger's hands from now on."""
+    (folder / "stranger.py").write_text(STRANGER.replace("{what!r}", repr(what)))
+    real = subprocess.Popen
+
+    def popen(command: list[str], **options: Any) -> Any:
+        assert "AWS_SECRET_ACCESS_KEY" not in options["env"]
+        start = command.index("-m")
+        return real([*command[:start], str(folder / "stranger.py"), *command[start + 2 :]], **options)
+
+    monkeypatch.setattr("pipeline.decoders.subprocess.Popen", popen)
 
 
 @pytest.mark.parametrize("what", ["fork", "cut"])
@@ -117,18 +133,26 @@ def test_a_decoder_in_a_strangers_hands_cannot_hang_or_kill_its_worker(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    (tmp_path / "stranger.py").write_text(STRANGER.replace("{what!r}", repr(what)))
-    real = subprocess.Popen
-
-    def popen(command: list[str], **options: Any) -> Any:
-        assert "AWS_SECRET_ACCESS_KEY" not in options["env"]
-        start = command.index("-m")
-        return real([*command[:start], str(tmp_path / "stranger.py"), *command[start + 2 :]], **options)
-
-    monkeypatch.setattr("pipeline.decoders.subprocess.Popen", popen)
+    let_in(what, tmp_path, monkeypatch)
     config = replace(CONFIG, decode_seconds=0.3)
     results, deaths = answers(config, b"\xff\xd8\xff stranger"[:11], GOOD)
     assert (results, deaths) == (["decode", EXPECTED], 1)
+
+
+def test_a_decoder_that_talks_unasked_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    let_in("talk", tmp_path, monkeypatch)
+
+    async def scene(pool: Decoders) -> None:
+        async with pool:
+            for _ in range(2):
+                assert await pool.prepare(GOOD) == EXPECTED
+                await asyncio.to_thread(pool.decoders[0].process.wait, 30)
+
+    pool = Decoders(CONFIG)
+    try:
+        asyncio.run(scene(pool))
+    finally:
+        pool.close()
 
 
 def test_a_picture_may_take_so_much_cpu_and_so_much_memory_and_no_more() -> None:

@@ -184,6 +184,7 @@ def test_other_kinds_are_left_to_libjpeg_turbo() -> None:
         "a bit of padding too many": usual[:-2] + b"\xff\0\xff\xd9",
         "no end": usual[:-2],
         "restart where none is due": usual[:-200] + b"\xff\xd0" + usual[-200:],
+        "turned by XMP": encode(image, "JPEG", xmp=b'<x tiff:Orientation="6"/>'),
         "lines after the scan": usual[:-2] + b"\xff\xdc\0\4\0\xdc\xff\xd9",
     }
     assert planes(usual, (75, 55)) is not None
