@@ -122,4 +122,4 @@ class Cluster:
         """Of a driver that joins."""
         repository = str(Path(__file__).parents[1])
         return {**os.environ, **ENVIRONMENT, "RAY_ADDRESS": self.address, "PYTHONPATH": repository, "GLOO_SOCKET_IFNAME": "lo",
-                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15"}  # fmt: skip
+                "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15", "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "0.2"}  # fmt: skip

@@ -20,25 +20,25 @@ from tests.model.test_train import events, rank_run
 from tests.model.test_train_options import without_batch_norm
 from tests.nodes import Cluster
 
-STEPS, KILL_AT = 600, 60
+STEPS, KILL_AT, SAVE_EVERY = 600, 60, 50
 RUN = """
 import sys
 from pathlib import Path
 from jobs.train import main
 from tests.model.test_train_nodes import config_of
-main(config_of(Path(sys.argv[1]), int(sys.argv[2])))
+main(config_of(Path(sys.argv[1]), *map(int, sys.argv[2:])))
 """
 
 
-def changes_of(min_workers: int = 0) -> dict[str, object]:
+def changes_of(min_workers: int = 0, save_every: int = SAVE_EVERY) -> dict[str, object]:
     """Two ranks, steps for long enough that a node can die, a model whose ranks do not matter."""
-    return {"num_workers": 2, "min_workers": min_workers, "num_samples": 16 * STEPS, "checkpoint_every_steps": 50,
+    return {"num_workers": 2, "min_workers": min_workers, "num_samples": 16 * STEPS, "checkpoint_every_steps": save_every,
             "model": without_batch_norm()}  # fmt: skip
 
 
-def config_of(root: Path, min_workers: int = 0):
+def config_of(root: Path, min_workers: int = 0, save_every: int = SAVE_EVERY):
     """The run of these tests."""
-    return small_run(root, **changes_of(min_workers))
+    return small_run(root, **changes_of(min_workers, save_every))
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +57,13 @@ def wait_for(found: Callable[[], list[str]], seconds: float = 60.0) -> list[str]
     return names
 
 
-def drive(cluster: Cluster, root: Path, min_workers: int, at_step: Callable[[], None]) -> tuple[int, str]:
+def drive(
+    cluster: Cluster, root: Path, min_workers: int, at_step: Callable[[], None], save_every: int = SAVE_EVERY
+) -> tuple[int, str]:
     """The job as a process of its own; `at_step` is called once the curve has KILL_AT lines. -> exit code, what it said"""
-    config = config_of(root, min_workers)
+    config = config_of(root, min_workers, save_every)
     curve, is_called = Path(runs.events_path(config)), False
-    command = [sys.executable, "-c", RUN, str(root), str(min_workers)]
+    command = [sys.executable, "-c", RUN, str(root), str(min_workers), str(save_every)]
     with subprocess.Popen(
         command, cwd=REPOSITORY, env=cluster.environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as driver:
@@ -130,12 +132,16 @@ def test_a_node_that_stands_still_again_and_again_changes_no_bit(tmp_path: Path,
 
 
 DRAIN = """
-import subprocess, sys
+import sys, time
 import ray
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
 ray.init(address=sys.argv[1], log_to_driver=False)
 (node,) = [n["NodeID"] for n in ray.nodes() if n["Alive"] and "node:__internal_head__" not in n["Resources"]]
-subprocess.run(["ray", "drain-node", "--address", sys.argv[1], "--node-id", node, "--reason", "DRAIN_NODE_REASON_PREEMPTION",
-                "--reason-message", "spot", "--deadline-remaining-seconds", "60"], check=True)
+client = GcsClient(address=sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+print(*client.drain_node(node, DRAIN_NODE_REASON_PREEMPTION, "spot", time.time_ns() // 1_000_000 + 30_000), flush=True)
 """
 
 
@@ -144,17 +150,24 @@ subprocess.run(["ray", "drain-node", "--address", sys.argv[1], "--node-id", node
 def test_a_node_that_is_told_to_go_leaves_a_checkpoint_and_no_bit_differs(tmp_path: Path, undisturbed: Path) -> None:
     with Cluster() as cluster:
         node, folder = cluster.add(), tmp_path / "root/train/checkpoints"
+        drainer = subprocess.Popen(
+            [sys.executable, "-c", DRAIN, cluster.address],
+            env=cluster.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
 
         def drain() -> None:
-            path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-            command = [sys.executable, "-c", DRAIN, cluster.address]
-            subprocess.run(command, env={**cluster.environment(), "PATH": path}, check=True, stdout=subprocess.DEVNULL)
-            kept = wait_for(lambda: [p.name for p in folder.glob("*/step-*") if int(p.name.removeprefix("step-")) % 50])
-            assert kept, "no checkpoint beside those of every fiftieth step"
+            said, _ = drainer.communicate("go\n")
+            assert said.startswith("True"), said
+            kept = wait_for(lambda: [path.name for path in folder.glob("*/step-*")])
+            assert kept, "no checkpoint, and the run makes none of itself before its end"
+            assert 0 < int(kept[0].removeprefix("step-")) < STEPS
             node.kill()
             cluster.add()
 
-        code, said = drive(cluster, tmp_path / "root", 0, drain)
+        with drainer:
+            assert drainer.stdout is not None
+            assert drainer.stdout.readline() == "ready\n"
+            code, said = drive(cluster, tmp_path / "root", 0, drain, save_every=2 * STEPS)
     assert code == 0, said
     check_equal(undisturbed, tmp_path / "root")
 
