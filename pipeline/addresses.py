@@ -11,8 +11,6 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 from pipeline.errors import InputError
 
 GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")  # all of IPv6 that is global unicast today
@@ -20,6 +18,8 @@ NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 RELAYS_V4 = ipaddress.IPv4Network("192.88.99.0/24")  # 6to4's relays: leads elsewhere
 DNS_THREADS = 32
 DNS_SECONDS = 300.0  # for which an answer is kept
+
+Place = tuple[int, int, int, str, tuple[str, int]]  # as getaddrinfo tells it
 
 
 class NotPublic(OSError):
@@ -62,13 +62,13 @@ def read_hosts(path: str) -> dict[str, str]:
     return hosts
 
 
-def answer(host: str, port: int, address: str) -> ResolveResult:
-    """One address in the shape that aiohttp's connector takes."""
+def place(address: str, port: int) -> Place:
+    """One address as `getaddrinfo` tells it."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    return ResolveResult(hostname=host, host=address, port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST)
+    return family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)
 
 
-class Resolver(AbstractResolver):
+class Resolver:
     """The only place from which the client gets an address.
 
     hosts, hosts_port   of the hosts file: names that resolve to these addresses, at that port; None: the DNS
@@ -83,7 +83,7 @@ class Resolver(AbstractResolver):
         self.questions = asyncio.Semaphore(DNS_THREADS)
         self.threads = ThreadPoolExecutor(DNS_THREADS, thread_name_prefix="dns")
 
-    async def lookup(self, host: str, port: int) -> list[ResolveResult]:
+    async def lookup(self, host: str, port: int) -> list[Place]:
         """The addresses of `host` that may be connected to. NotPublic where there is none such, socket.gaierror where
         the name has no address at all or the DNS does not say in time."""
         try:
@@ -95,11 +95,11 @@ class Resolver(AbstractResolver):
         if self.hosts is not None:
             if host not in self.hosts:
                 raise socket.gaierror(socket.EAI_NONAME, f"{host} is not in the hosts file")
-            return [answer(host, self.hosts_port, self.hosts[host])]
+            return [place(self.hosts[host], self.hosts_port)]
         return self.permitted(host, port, await self.ask(host))
 
-    def permitted(self, host: str, port: int, addresses: list[str]) -> list[ResolveResult]:
-        found = [answer(host, port, address) for address in addresses if public(address)]
+    def permitted(self, host: str, port: int, addresses: list[str]) -> list[Place]:
+        found = [place(address, port) for address in addresses if public(address)]
         if not found:
             raise NotPublic(f"{host} is at {', '.join(addresses)}")
         return found
@@ -120,17 +120,13 @@ class Resolver(AbstractResolver):
         self.answers[host] = (loop.time() + DNS_SECONDS, addresses)
         return addresses
 
-    async def resolve(self, host: str, port: int = 0, family: int = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """aiohttp's hook: the same as `lookup`."""
-        return await self.lookup(host, port)
-
     async def close(self) -> None:
         """Let go of the threads; questions that are still open end by themselves."""
         self.threads.shutdown(wait=False, cancel_futures=True)
 
     def socket(self, info: tuple) -> socket.socket:
-        """aiohttp's hook before every connect, with the very address that is connected to: the last gate."""
-        family, kind, protocol, _, place = info
-        if not public(place[0]) and tuple(place[:2]) not in self.exempt:
-            raise NotPublic(f"refused to connect to {place[0]}")
+        """Made before every connect, with the very address that is connected to: the last gate."""
+        family, kind, protocol, _, end = info
+        if not public(end[0]) and tuple(end[:2]) not in self.exempt:
+            raise NotPublic(f"refused to connect to {end[0]}")
         return socket.socket(family, kind, protocol)

@@ -12,7 +12,6 @@ from email.utils import parsedate_to_datetime
 from socket import gaierror
 
 import ada_url
-import aiohttp
 
 from pipeline.addresses import NotPublic
 
@@ -81,16 +80,13 @@ def follow(url: str, location: str | None) -> str:
 
 def reason_of(error: Exception) -> str:
     """Which of DROPS an exception of the network is."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(cause, NotPublic):
+    if isinstance(error, NotPublic):
         return ADDRESS
-    if isinstance(cause, gaierror):
+    if isinstance(error, gaierror):
         return DNS
-    if isinstance(cause, ssl.SSLError | ssl.CertificateError):
+    if isinstance(error, ssl.SSLError):
         return TLS
-    if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
-        return TIMEOUT
-    return CONNECT
+    return TIMEOUT if isinstance(error, TimeoutError) else CONNECT
 
 
 class Unpacker:

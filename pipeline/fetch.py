@@ -26,18 +26,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
-import aiohttp
-from yarl import URL
-
-from pipeline import answers, hosts, retries, robots
+from pipeline import answers, hosts, retries, robots, wire
 from pipeline.addresses import Resolver, read_hosts
 from pipeline.answers import HTTP_4XX, HTTP_5XX, REDIRECT, Failed, Moved, Unpacker
 from pipeline.config import DownloadConfig, MiniDownloadConfig
 from pipeline.errors import InputError
 from pipeline.visits import Visit
+from pipeline.wire import Connection
 
 OURS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # this machine's trouble, no server's
-READ_BYTES = 64 << 10  # of an answer, received before it is asked for; a connection holds up to 256 kB more
 # How many bodies may be larger than so many bytes at once: what grows over a step waits for a place on it.
 STEPS = ((64 << 10, 48), (512 << 10, 8), (3 << 20, 2))
 
@@ -95,14 +92,6 @@ def user_agent(config: DownloadConfig) -> str:
     return f"{config.user_agent} (+{config.contact_url})"
 
 
-def request_url(url: str) -> URL:
-    """A canonical URL for aiohttp, sent as it is written."""
-    target = URL(url, encoded=True)
-    if url.endswith("?") and not target.raw_query_string:
-        target._cache["raw_path_qs"] = f"{target.raw_path}?"  # yarl drops an empty query, browsers send it
-    return target
-
-
 class Client:
     """The connections of one part: `async with Client(config, tls) as client: async with client.fetch(url) as body`.
 
@@ -120,22 +109,14 @@ class Client:
         if isinstance(config, MiniDownloadConfig) and config.hosts_file:
             names, port = read_hosts(config.hosts_file), config.hosts_port
         self.resolver = Resolver(config.connect_timeout_seconds, names, port)
-        self.session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0, ssl=tls, resolver=self.resolver, use_dns_cache=False, socket_factory=self.resolver.socket
-            ),
-            headers={"User-Agent": user_agent(config), "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"},
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=config.connect_timeout_seconds),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=READ_BYTES,
-        )
+        fields = {"User-Agent": user_agent(config), "Accept": "image/*, */*;q=0.5", "Accept-Encoding": "identity"}
+        self.connections = wire.Connections(self.resolver, tls, fields, config.connect_timeout_seconds, config.concurrency)
 
     async def __aenter__(self) -> "Client":
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        await self.session.close()
+        await self.connections.close()
         await self.resolver.close()
 
     @asynccontextmanager
@@ -207,63 +188,57 @@ class Client:
             visit.ask(url)
         try:
             async with asyncio.timeout(seconds) as deadline:
-                await self.resolver.lookup(hosts.host(url), hosts.port(url))
-                async with self.session.get(request_url(url), allow_redirects=False) as response:
+                connection = await self.connections.ask(url)
+                try:
                     if visit:
-                        visit.hear(response.status, response.headers)
-                    try:
-                        self.judge(response, host)
-                        return await self.take(response, deadline, held, for_robots=visit is None)
-                    finally:
-                        if not response.content.is_eof():
-                            response.close()
-        except (OSError, aiohttp.ClientError) as error:
-            if getattr(error, "errno", None) in OURS:
+                        visit.hear(connection.status, connection.headers)
+                    self.judge(connection, host)
+                    return await self.take(connection, deadline, held, for_robots=visit is None)
+                finally:
+                    self.connections.give_back(connection)
+        except OSError as error:
+            if error.errno in OURS:
                 raise
             reason = answers.reason_of(error)
             raise host.failed(Failed(reason, retry=retries.policy(reason).now)) from error
 
-    def judge(self, response: aiohttp.ClientResponse, host: Host) -> None:
+    def judge(self, answer: Connection, host: Host) -> None:
         """Failed or Moved unless the status says that a body worth having follows."""
-        status = response.status
+        status = answer.status
         reason = {3: REDIRECT, 4: HTTP_4XX}.get(status // 100, HTTP_5XX)
         if status in answers.BUSY:
-            pause_seconds = answers.retry_after(response.headers)
+            pause_seconds = answers.retry_after(answer.headers)
             host.close_for(min(pause_seconds, answers.MAX_PAUSE_SECONDS))
             raise host.failed(Failed(reason, retry=True, pause_seconds=pause_seconds, status=status))
         host.failures = 0
         if status in answers.FOLLOWED:
-            raise Moved(response.headers.get("Location"))
+            raise Moved(answer.headers.get("Location"))
         if not 200 <= status < 300:
             raise Failed(reason, retry=retries.policy(reason, status).now, status=status)
 
-    async def take(
-        self, response: aiohttp.ClientResponse, deadline: asyncio.Timeout, held: AsyncExitStack, for_robots: bool
-    ) -> bytearray:
+    async def take(self, answer: Connection, deadline: asyncio.Timeout, held: AsyncExitStack, for_robots: bool) -> bytearray:
         """The body of a good answer; Failed where it is too large or its owner opts out."""
         max_bytes = robots.MAX_ROBOTS_BYTES if for_robots else self.config.max_image_bytes
         if not for_robots:
-            if (response.content_length or 0) > max_bytes:
+            if int(answer.headers.get("Content-Length", 0)) > max_bytes:
                 raise Failed(answers.TOO_LARGE)
-            tags = response.headers.getall("X-Robots-Tag", [])
+            tags = answer.headers.getall("X-Robots-Tag", [])
             if robots.opts_out(tags, self.config.user_agent, self.config.disallowed_directives, datetime.now(UTC)):
                 raise Failed(answers.OPT_OUT)
-        body = await self.read(response, max_bytes, deadline, held)
+        body = await self.read(answer, max_bytes, deadline, held)
         if len(body) > max_bytes and not for_robots:
             body.clear()  # the exception's traceback would keep it
             raise Failed(answers.TOO_LARGE)
         del body[max_bytes:]
         return body
 
-    async def read(
-        self, response: aiohttp.ClientResponse, max_bytes: int, deadline: asyncio.Timeout, held: AsyncExitStack
-    ) -> bytearray:
+    async def read(self, answer: Connection, max_bytes: int, deadline: asyncio.Timeout, held: AsyncExitStack) -> bytearray:
         """The unpacked body, or its first max_bytes + 1 bytes; TimeoutError where it comes too slowly."""
         loop, stall_seconds = asyncio.get_running_loop(), self.config.stall_seconds
         enough, received = self.config.min_bytes_per_second * stall_seconds, 0
-        unpacker = Unpacker(response.headers.get("Content-Encoding", ""), max_bytes)
+        unpacker = Unpacker(answer.headers.get("Content-Encoding", ""), max_bytes)
         async with asyncio.timeout(stall_seconds) as stall:
-            async for chunk in response.content.iter_any():
+            while chunk := await answer.piece():
                 received += len(chunk)
                 if received >= enough:
                     stall.reschedule(loop.time() + stall_seconds)

@@ -52,7 +52,10 @@ def _add_line(line, weight, total) -> None:
 
 @bare
 def _add_means(pixels, channels, lines, grid) -> None:
-    """grid, zeros [cells, cells, channels]: the means. pixels [H, W * channels]; lines, zeros [cells, W * channels]: to work in."""
+    """`grid_means` into grid, zeros [cells, cells, channels].
+
+    pixels [H, W * channels]; lines, zeros [cells, W * channels]: to work in
+    """
     cells, height, width = len(grid), pixels.shape[0], pixels.shape[1] // channels
     for cell in range(cells):
         first, last = cell * height / cells, (cell + 1) * height / cells

@@ -80,8 +80,8 @@ class Network:
         resolver = Resolver(self.config.connect_timeout_seconds)
         try:
             async with asyncio.timeout(2 * self.config.connect_timeout_seconds):
-                address = (await resolver.lookup(name, CONTROL_PORT))[0]["host"]
-                _, writer = await asyncio.open_connection(address, CONTROL_PORT)
+                *_, (address, port) = (await resolver.lookup(name, CONTROL_PORT))[0]
+                _, writer = await asyncio.open_connection(address, port)
         except OSError:  # TimeoutError, NotPublic and gaierror too
             return False
         finally:

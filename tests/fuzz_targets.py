@@ -6,6 +6,7 @@ how     damage to packed or measured bytes is refused at once, which would test 
         are also made well-formed around damaged content, and then what went in must come out
 """
 
+import asyncio
 import bz2
 import gzip
 from collections.abc import Callable
@@ -31,13 +32,14 @@ from pipeline import (
     urls,
     wat,
     wikitext,
+    wire,
     wordnet,
 )
 from pipeline.config import CrawlConfig
 from pipeline.errors import InputError
 from pipeline.matcher import Matcher
 from pipeline.rules import REASONS, Rules
-from tests.pipeline import dump_writer, test_bad_archives, test_jpeg, test_matcher, test_wat
+from tests.pipeline import dump_writer, test_bad_archives, test_jpeg, test_matcher, test_wat, test_wire
 
 REAL = Path(__file__).parent / "data" / "commoncrawl"
 Case = bytes
@@ -258,6 +260,22 @@ def fuzz_jpeg(case: Case, chance: np.random.Generator) -> None:
     assert not test_jpeg.check(data, (int(chance.integers(16, 180)), int(chance.integers(16, 130))))
 
 
+def fuzz_wire(case: Case, chance: np.random.Generator) -> None:
+    """An answer is the same in any pieces, or it is broken in any."""
+
+    def told(pieces: list[bytes]) -> tuple[int, bytes] | None:
+        outcome = None
+        try:
+            connection, body = asyncio.run(test_wire.hear(pieces, ends=True))
+            outcome = connection.status, body
+        except* OSError:
+            pass
+        return outcome
+
+    data = bytes(case[: wire.MAX_FRAME_BYTES])
+    assert told([data]) == told(test_wire.pieces_of(data, chance))
+
+
 def corpora() -> dict[str, list[bytes]]:
     """What each target's cases are made from."""
     warc, wats = ((REAL / name).read_bytes() for name in ("whirlwind.warc.gz", "whirlwind.warc.wat.gz"))
@@ -283,7 +301,7 @@ def corpora() -> dict[str, list[bytes]]:
         "html": [*html, *(block[:20_000] for block in real)], "urls": [addresses * 3 + b"http://[::1]/"], "text": texts,
         "rules": texts, "matcher": texts, "table": [texts[0]], "dump": [wiki * 3], "wordnet": [synset * 4], "robots": manners,
         "views": [gzip.decompress(dump_writer.hourly(lines)), bz2.decompress(complete)],
-        "jpeg": test_jpeg.whole_files(),
+        "jpeg": test_jpeg.whole_files(), "wire": [*test_wire.ANSWERS.values()],
         "listing": [warc, gzip.decompress(warc)[:60_000], *html, wats[:2000]],
     }  # fmt: skip
 

@@ -131,11 +131,15 @@ def test_what_is_hardly_http_is_a_failure_like_another(tmp_path: Path, speak: Sp
 
 async def reason_of(config: DownloadConfig, url: str) -> str | None:
     async with fetch.Client(config, ssl.create_default_context()) as client:
-        try:
-            async with client.fetch(url):
-                return None
-        except Failed as failure:
-            return failure.reason
+        return await reason_by(client, url)
+
+
+async def reason_by(client: fetch.Client, url: str) -> str | None:
+    try:
+        async with client.fetch(url):
+            return None
+    except Failed as failure:
+        return failure.reason
 
 
 def test_a_redirect_that_never_ends_ends(tmp_path: Path) -> None:
@@ -167,7 +171,14 @@ def test_a_name_that_moves_inside_after_it_was_checked_is_not_followed(monkeypat
     monkeypatch.setattr(socket, "getaddrinfo", rebinding)
     monkeypatch.setattr(addresses, "DNS_SECONDS", 0.0)  # every use of the name is a question of its own
     config = DownloadConfig(contact_url="http://us.test/", robots=False, max_retries=0)
-    assert asyncio.run(reason_of(config, f"http://rebind.example:{port}/")) == "address"
+
+    async def check_and_use() -> str | None:
+        async with fetch.Client(config, ssl.create_default_context()) as client:
+            (checked,) = await client.resolver.lookup("rebind.example", port)
+            assert checked[-1] == ("203.0.114.1", port)
+            return await reason_by(client, f"http://rebind.example:{port}/")
+
+    assert asyncio.run(check_and_use()) == "address"
     assert len(questions) == 2
     with pytest.raises(BlockingIOError):
         inside.accept()

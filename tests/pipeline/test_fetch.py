@@ -76,8 +76,8 @@ def test_the_socket_itself_refuses_what_the_lookup_should_have(tmp_path):
 
     async def check() -> None:
         resolver = addresses.Resolver(1.0, names, 8080)
-        (found,) = await resolver.resolve("a.test", 443)
-        assert (found["host"], found["port"]) == ("127.0.0.1", 8080)
+        (found,) = await resolver.lookup("a.test", 443)
+        assert found[-1] == ("127.0.0.1", 8080)
         resolver.socket((2, 1, 6, "", ("127.0.0.1", 8080))).close()
         for place in (("127.0.0.1", 8081), ("127.0.0.9", 8080), ("169.254.169.254", 80)):
             with pytest.raises(addresses.NotPublic):
