@@ -61,6 +61,12 @@ def retry_after(headers: Mapping[str, str]) -> float:
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
+def length_of(headers: Mapping[str, str]) -> int:
+    """Bytes of the body, as its head says; 0 where it does not say."""
+    value = headers.get("Content-Length", "")
+    return int(value[:20]) if value.isascii() and value.isdigit() else 0
+
+
 def follow(url: str, location: str | None) -> str:
     """The URL that a redirect from `url` leads to, without its fragment; Failed where it leads nowhere or off the web."""
     if not location:

@@ -40,8 +40,8 @@ LARGE_BUFFER_BYTES = 1 << 20
 async def picture_at(url: str, client: fetch.Client, decoders: Decoders) -> Picture | Failed:
     """The picture at `url`, or why there is none."""
     try:
-        async with client.fetch(url) as body:
-            made = await decoders.prepare(body)
+        with fetch.Places() as held:
+            made = await decoders.prepare(await client.fetch(url, held))
             return made if isinstance(made, Picture) else Failed(made)
     except Failed as failure:
         return failure

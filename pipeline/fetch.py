@@ -22,8 +22,6 @@ been too large, unless Content-Length says so first.
 import asyncio
 import errno
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 
 from pipeline import answers, hosts, retries, robots, wire
@@ -53,18 +51,18 @@ class Host:
         self.failures = 0  # in a row
         self.lost: str | None = None  # the reason, once given up
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait until the host may be asked once more. Failed where it asks for a pace that would take for ever."""
+    async def wait(self) -> None:
+        """With one of its turns: wait until the host may be asked once more. Failed where it is given up, or asks for a pace that
+        would take for ever."""
         loop = asyncio.get_running_loop()
-        async with self.turns:
-            while (pause := self.free_at - loop.time()) > 0 and not self.lost:
-                if self.waited_seconds + self.crawl_delay_seconds > self.max_wait_seconds:
-                    raise Failed(answers.ROBOTS)
-                await asyncio.sleep(pause)
-            self.waited_seconds += self.crawl_delay_seconds
-            self.free_at = loop.time() + max(self.delay_seconds, self.crawl_delay_seconds)
-            yield
+        while (pause := self.free_at - loop.time()) > 0 and not self.lost:
+            if self.waited_seconds + self.crawl_delay_seconds > self.max_wait_seconds:
+                raise Failed(answers.ROBOTS)
+            await asyncio.sleep(pause)
+        self.waited_seconds += self.crawl_delay_seconds
+        self.free_at = loop.time() + max(self.delay_seconds, self.crawl_delay_seconds)
+        if self.lost:
+            raise Failed(self.lost)
 
     def failed(self, failure: Failed) -> Failed:
         """Count `failure` and give it back; after max_failures in a row the host is given up for its reason."""
@@ -92,8 +90,35 @@ def user_agent(config: DownloadConfig) -> str:
     return f"{config.user_agent} (+{config.contact_url})"
 
 
+class Places:
+    """What stands for a picture, its place among the running fetches and those for its memory, until it is done with."""
+
+    def __init__(self) -> None:
+        self._taken: list[asyncio.Semaphore] = []
+
+    def __enter__(self) -> "Places":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.give_back()
+
+    async def take(self, place: asyncio.Semaphore) -> None:
+        """Wait for a place."""
+        await place.acquire()
+        self._taken.append(place)
+
+    def give_back(self) -> None:
+        """All of them."""
+        while self._taken:
+            self._taken.pop().release()
+
+
 class Client:
-    """The connections of one part: `async with Client(config, tls) as client: async with client.fetch(url) as body`.
+    """The connections of one part:
+
+        async with Client(config, tls) as client:
+            with Places() as held:
+                body = await client.fetch(url, held)
 
     visits: what was asked and answered, by the URL given to `fetch`; robots.txt is not noted
     """
@@ -119,18 +144,15 @@ class Client:
         await self.connections.close()
         await self.resolver.close()
 
-    @asynccontextmanager
-    async def fetch(self, url: str) -> AsyncIterator[bytearray]:
-        """The body at `url`; its place among the running fetches is kept until the caller is done with it. Failed."""
-        async with AsyncExitStack() as held:
-            visit = self.visits[url] = Visit()
-            try:
-                body = await self.get(answers.follow(url, url), held, visit)
-            finally:
-                visit.end()
-            yield body
+    async def fetch(self, url: str, held: Places) -> bytearray:
+        """The body at `url`; `held` takes what stands for it until the caller is done with it. Failed."""
+        visit = self.visits[url] = Visit()
+        try:
+            return await self.get(answers.follow(url, url), held, visit)
+        finally:
+            visit.end()
 
-    async def get(self, url: str, held: AsyncExitStack, visit: Visit | None) -> bytearray:
+    async def get(self, url: str, held: Places, visit: Visit | None) -> bytearray:
         """The body at `url`, tried again where that may help; `held` takes what stands for its memory.
 
         visit: where the requests for a picture are noted; None: it is a robots.txt
@@ -139,7 +161,7 @@ class Client:
             try:
                 return await self.walk(url, held, visit)
             except Failed as failure:
-                await held.aclose()
+                held.give_back()
                 if not failure.retry or attempt == self.config.max_retries:
                     raise
                 first_seconds = self.config.retry_seconds
@@ -148,7 +170,7 @@ class Client:
             await asyncio.sleep(pause_seconds)
         raise AssertionError("the last attempt returns or raises")
 
-    async def walk(self, url: str, held: AsyncExitStack, visit: Visit | None) -> bytearray:
+    async def walk(self, url: str, held: Places, visit: Visit | None) -> bytearray:
         """One attempt: `url` and where it redirects to."""
         seen, seconds = {url}, self.config.timeout_seconds
         for _ in range(1 + (self.config.max_redirects if visit else robots.MAX_REDIRECTS)):
@@ -157,17 +179,16 @@ class Client:
                 if not await self.robots.allowed(url):
                     raise Failed(answers.ROBOTS)
                 host.crawl_delay_seconds = max(host.crawl_delay_seconds, await self.robots.crawl_delay(url))
-            async with host.turn():
-                if host.lost:
-                    raise Failed(host.lost)
+            async with host.turns:
+                await host.wait()
                 if visit:  # who waits for a turn takes no place: slow hosts would hold up all others
-                    await held.enter_async_context(self.running)
+                    await held.take(self.running)
                 loop = asyncio.get_running_loop()
                 start = loop.time()
                 try:
                     return await self.exchange(url, host, seconds, held, visit)
                 except Moved as moved:
-                    await held.aclose()
+                    held.give_back()
                     url = answers.follow(url, moved.location)
                     seconds -= loop.time() - start
             if url in seen or seconds <= 0:
@@ -182,7 +203,7 @@ class Client:
             self.hosts[name] = Host(self.config)
         return self.hosts[name]
 
-    async def exchange(self, url: str, host: Host, seconds: float, held: AsyncExitStack, visit: Visit | None) -> bytearray:
+    async def exchange(self, url: str, host: Host, seconds: float, held: Places, visit: Visit | None) -> bytearray:
         """One request and its answer, within so many seconds; Failed or Moved. Counts for the host's breaker."""
         if visit:
             visit.ask(url)
@@ -216,11 +237,11 @@ class Client:
         if not 200 <= status < 300:
             raise Failed(reason, retry=retries.policy(reason, status).now, status=status)
 
-    async def take(self, answer: Connection, deadline: asyncio.Timeout, held: AsyncExitStack, for_robots: bool) -> bytearray:
+    async def take(self, answer: Connection, deadline: asyncio.Timeout, held: Places, for_robots: bool) -> bytearray:
         """The body of a good answer; Failed where it is too large or its owner opts out."""
         max_bytes = robots.MAX_ROBOTS_BYTES if for_robots else self.config.max_image_bytes
         if not for_robots:
-            if int(answer.headers.get("Content-Length", 0)) > max_bytes:
+            if answers.length_of(answer.headers) > max_bytes:
                 raise Failed(answers.TOO_LARGE)
             tags = answer.headers.getall("X-Robots-Tag", [])
             if robots.opts_out(tags, self.config.user_agent, self.config.disallowed_directives, datetime.now(UTC)):
@@ -232,7 +253,7 @@ class Client:
         del body[max_bytes:]
         return body
 
-    async def read(self, answer: Connection, max_bytes: int, deadline: asyncio.Timeout, held: AsyncExitStack) -> bytearray:
+    async def read(self, answer: Connection, max_bytes: int, deadline: asyncio.Timeout, held: Places) -> bytearray:
         """The unpacked body, or its first max_bytes + 1 bytes; TimeoutError where it comes too slowly."""
         loop, stall_seconds = asyncio.get_running_loop(), self.config.stall_seconds
         enough, received = self.config.min_bytes_per_second * stall_seconds, 0
@@ -251,23 +272,23 @@ class Client:
                         await self.wait_for_memory(places, held, deadline, stall)
         return unpacker.data
 
-    async def wait_for_memory(self, places: asyncio.Semaphore, held: AsyncExitStack, *clocks: asyncio.Timeout) -> None:
+    async def wait_for_memory(self, places: asyncio.Semaphore, held: Places, *clocks: asyncio.Timeout) -> None:
         """Wait for one of the places; the clocks stand still meanwhile, for the server is not to blame."""
         if not places.locked():
-            await held.enter_async_context(places)
+            await held.take(places)
             return
         loop = asyncio.get_running_loop()
         left = [(clock.when() or 0.0) - loop.time() for clock in clocks]
         for clock in clocks:
             clock.reschedule(None)
-        await held.enter_async_context(places)
+        await held.take(places)
         for clock, seconds in zip(clocks, left, strict=True):
             clock.reschedule(loop.time() + seconds)
 
     async def read_robots(self, url: str) -> str:
         """The text of a robots.txt, or what its absence means; Failed where the site cannot be reached."""
         try:
-            async with AsyncExitStack() as held:
+            with Places() as held:
                 return (await self.get(url, held, visit=None)).decode("utf-8", "replace")
         except Failed as failure:
             if failure.reason == HTTP_5XX or failure.status == 429:

@@ -55,8 +55,10 @@ class Visit:
     def hear(self, status: int, headers: Headers) -> None:
         """Its answer came."""
         self.status = status
-        values = {column: ", ".join(headers.getall(name, [])) for column, name in HEADERS.items()}
-        self.headers = {column: strings.valid(value[:MAX_HEADER_CHARS]) for column, value in values.items() if value}
+        for column, name in HEADERS.items():
+            value = ", ".join(headers.getall(name, []))
+            if value:
+                self.headers[column] = strings.valid(value[:MAX_HEADER_CHARS])
 
     def end(self) -> None:
         """No more requests; where there was none (robots.txt forbids it, the host is given up) this was decided now."""

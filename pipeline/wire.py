@@ -236,17 +236,17 @@ class Connections:
         name, target = origin.partition("//")[2], url.split("/", 3)[3]
         request = f"GET /{target} HTTP/1.1\r\nHost: {name}\r\n{self.fields}\r\n".encode()
         while True:
-            connection = self._kept(origin) or await self._connect(url, origin)
+            connection, is_heard = self._kept(origin) or await self._connect(url, origin), False
             try:
                 await connection.ask(request)
+                is_heard = True
                 return connection
             except OSError:
-                connection.close()
                 if not connection.is_reused or connection.num_bytes:
                     raise  # else the server closed it meanwhile, as it may
-            except BaseException:
-                connection.close()
-                raise
+            finally:
+                if not is_heard:
+                    connection.close()
 
     def _kept(self, origin: str) -> Connection | None:
         """One that is open and was asked before."""

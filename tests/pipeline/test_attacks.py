@@ -136,7 +136,8 @@ async def reason_of(config: DownloadConfig, url: str) -> str | None:
 
 async def reason_by(client: fetch.Client, url: str) -> str | None:
     try:
-        async with client.fetch(url):
+        with fetch.Places() as held:
+            await client.fetch(url, held)
             return None
     except Failed as failure:
         return failure.reason

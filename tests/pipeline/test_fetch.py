@@ -27,8 +27,8 @@ def get(config: DownloadConfig, *urls: str) -> list[bytes | str]:
 
     async def one(client: fetch.Client, url: str) -> bytes | str:
         try:
-            async with client.fetch(url) as body:
-                return bytes(body)
+            with fetch.Places() as held:
+                return bytes(await client.fetch(url, held))
         except Failed as failure:
             return failure.reason
 
@@ -129,6 +129,14 @@ def test_retry_after_is_seconds_or_a_date():
     assert answers.retry_after({}) == 0
 
 
+def test_a_length_is_a_number_or_none():
+    assert answers.length_of({"Content-Length": "70"}) == 70
+    assert answers.length_of({"Content-Length": "9" * 5000}) > 10**19
+    for odd in ("", "-1", "1.5", "²", "5, 5", "x"):
+        assert answers.length_of({"Content-Length": odd}) == 0
+    assert answers.length_of({}) == 0
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_unpacking_is_the_same_in_any_pieces_and_stops_at_the_limit(seed):
     rng = np.random.default_rng(seed)
@@ -214,8 +222,8 @@ def test_many_large_bodies_wait_for_room_and_are_not_blamed_for_it(tmp_path):
 
     async def one(client: fetch.Client, url: str) -> None:
         nonlocal held, most
-        async with client.fetch(url) as found:
-            assert found == body
+        with fetch.Places() as held_places:
+            assert await client.fetch(url, held_places) == body
             with lock:
                 held += 1
                 most = max(most, held)
