@@ -208,13 +208,13 @@ class Client:
         if visit:
             visit.ask(url)
         try:
-            async with asyncio.timeout(seconds) as deadline:
+            async with asyncio.timeout(seconds) as clock:
                 connection = await self.connections.ask(url)
                 try:
                     if visit:
                         visit.hear(connection.status, connection.headers)
                     self.judge(connection, host)
-                    return await self.take(connection, deadline, held, for_robots=visit is None)
+                    return await self.take(connection, clock, held, for_robots=visit is None)
                 finally:
                     self.connections.give_back(connection)
         except OSError as error:
@@ -237,7 +237,7 @@ class Client:
         if not 200 <= status < 300:
             raise Failed(reason, retry=retries.policy(reason, status).now, status=status)
 
-    async def take(self, answer: Connection, deadline: asyncio.Timeout, held: Places, for_robots: bool) -> bytearray:
+    async def take(self, answer: Connection, clock: asyncio.Timeout, held: Places, for_robots: bool) -> bytearray:
         """The body of a good answer; Failed where it is too large or its owner opts out."""
         max_bytes = robots.MAX_ROBOTS_BYTES if for_robots else self.config.max_image_bytes
         if not for_robots:
@@ -246,44 +246,47 @@ class Client:
             tags = answer.headers.getall("X-Robots-Tag", [])
             if robots.opts_out(tags, self.config.user_agent, self.config.disallowed_directives, datetime.now(UTC)):
                 raise Failed(answers.OPT_OUT)
-        body = await self.read(answer, max_bytes, deadline, held)
+        body = await self.read(answer, max_bytes, clock, held)
         if len(body) > max_bytes and not for_robots:
             body.clear()  # the exception's traceback would keep it
             raise Failed(answers.TOO_LARGE)
         del body[max_bytes:]
         return body
 
-    async def read(self, answer: Connection, max_bytes: int, deadline: asyncio.Timeout, held: Places) -> bytearray:
-        """The unpacked body, or its first max_bytes + 1 bytes; TimeoutError where it comes too slowly."""
+    async def read(self, answer: Connection, max_bytes: int, clock: asyncio.Timeout, held: Places) -> bytearray:
+        """The unpacked body, or its first max_bytes + 1 bytes; TimeoutError where it comes too slowly.
+
+        clock: stands at the end of all time that there is, and from now on at the end of what the next bytes may take, if earlier
+        """
         loop, stall_seconds = asyncio.get_running_loop(), self.config.stall_seconds
-        enough, received = self.config.min_bytes_per_second * stall_seconds, 0
+        end, enough, received = clock.when() or 0.0, self.config.min_bytes_per_second * stall_seconds, 0
         unpacker = Unpacker(answer.headers.get("Content-Encoding", ""), max_bytes)
-        async with asyncio.timeout(stall_seconds) as stall:
-            while chunk := await answer.piece():
-                received += len(chunk)
-                if received >= enough:
-                    stall.reschedule(loop.time() + stall_seconds)
-                    received = 0
-                before = len(unpacker.data)
-                if not unpacker.feed(chunk):
-                    break
-                for num_bytes, places in self.steps:
-                    if before <= num_bytes < len(unpacker.data):
-                        await self.wait_for_memory(places, held, deadline, stall)
+        clock.reschedule(min(end, loop.time() + stall_seconds))
+        while chunk := await answer.piece():
+            received += len(chunk)
+            if received >= enough:
+                clock.reschedule(min(end, loop.time() + stall_seconds))
+                received = 0
+            before = len(unpacker.data)
+            if not unpacker.feed(chunk):
+                break
+            for num_bytes, places in self.steps:
+                if before <= num_bytes < len(unpacker.data):
+                    end += await self.wait_for_memory(places, clock, held)
         return unpacker.data
 
-    async def wait_for_memory(self, places: asyncio.Semaphore, held: Places, *clocks: asyncio.Timeout) -> None:
-        """Wait for one of the places; the clocks stand still meanwhile, for the server is not to blame."""
+    async def wait_for_memory(self, places: asyncio.Semaphore, clock: asyncio.Timeout, held: Places) -> float:
+        """Wait for one of the places, and tell how long; the clock stands still meanwhile, for the server is not to blame."""
         if not places.locked():
             await held.take(places)
-            return
+            return 0.0
         loop = asyncio.get_running_loop()
-        left = [(clock.when() or 0.0) - loop.time() for clock in clocks]
-        for clock in clocks:
-            clock.reschedule(None)
+        start, due = loop.time(), clock.when() or 0.0
+        clock.reschedule(None)
         await held.take(places)
-        for clock, seconds in zip(clocks, left, strict=True):
-            clock.reschedule(loop.time() + seconds)
+        waited = loop.time() - start
+        clock.reschedule(due + waited)
+        return waited
 
     async def read_robots(self, url: str) -> str:
         """The text of a robots.txt, or what its absence means; Failed where the site cannot be reached."""
