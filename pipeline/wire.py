@@ -87,12 +87,11 @@ class Connection(asyncio.BufferedProtocol):
 
     async def ask(self, request: bytes) -> None:
         """Send `request` and wait for the head of its answer. OSError."""
+        if self.transport is None:
+            raise Broken("the connection is closed")
         self._clear()
         self.parser = HttpResponseParser(self)
         self.parser.set_dangerous_leniencies(**LENIENCIES)
-        if self.transport is None:
-            raise Broken("the connection is closed")
-        self.transport.resume_reading()  # the last answer may have been left lying
         self.transport.write(request)
         while not self._has_head:
             await self._news()
@@ -121,8 +120,9 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_clean(self) -> bool:
-        """Whether another request may be sent."""
-        return self.is_whole and not self.is_spoiled and self.transport is not None and not self.transport.is_closing()
+        """Whether another request may be sent; not where more than the answer may wait behind an answer that nobody took."""
+        is_open = self.transport is not None and not self.transport.is_closing()
+        return is_open and self.is_whole and not self.is_spoiled and self._waiting_bytes < ROOM_BYTES
 
     def close(self) -> None:
         """At once: nobody waits for the server's farewell."""
@@ -162,7 +162,9 @@ class Connection(asyncio.BufferedProtocol):
             if exc is None and not self.error and self._has_head and self._ends_with_connection():
                 self.is_whole = True
             else:
-                self._fail(exc if isinstance(exc, OSError) else Broken("the connection was closed"))
+                is_tls = isinstance(exc, ssl.SSLError)  # broken off, where it was verified before
+                self._fail(exc if isinstance(exc, OSError) and not is_tls else Broken("the connection was closed"))
+        self.parser = None
         self._tell()
 
     def _ends_with_connection(self) -> bool:

@@ -172,6 +172,40 @@ def test_a_reader_that_waits_stops_the_server() -> None:
     asyncio.run(look())
 
 
+def test_what_may_wait_behind_an_answer_that_nobody_took_is_nobodys_answer() -> None:
+    async def look(num_bytes: int) -> tuple[bool, bool]:
+        connection = Connection("http://site.test", memoryview(bytearray(ROOM_BYTES)))
+        line = Line(connection)
+        connection.connection_made(line)
+        asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
+        await asyncio.sleep(0)
+        line.carry(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % num_bytes + bytes(num_bytes))
+        await asking
+        before = connection.is_clean
+        while await connection.piece():
+            pass
+        return before, connection.is_clean
+
+    assert asyncio.run(look(1000)) == (True, True)
+    assert asyncio.run(look(ROOM_BYTES)) == (False, True)
+
+
+def test_tls_that_breaks_off_is_no_certificate_that_does_not_verify() -> None:
+    async def look() -> None:
+        connection = Connection("https://site.test", memoryview(bytearray(ROOM_BYTES)))
+        line = Line(connection)
+        connection.connection_made(line)
+        asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
+        await asyncio.sleep(0)
+        line.end(ssl.SSLError(1, "bad record mac"))
+        with pytest.raises(Broken, match="the connection was closed"):
+            await asking
+        with pytest.raises(Broken, match="the connection is closed"):
+            await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+
+    asyncio.run(look())
+
+
 Talk = Callable[[socket.socket, int], None]
 
 
