@@ -77,11 +77,16 @@ class Host:
 
 
 def check_contact(config: DownloadConfig) -> None:
-    """InputError unless the owners of the servers can find out who runs the crawler."""
+    """InputError unless the owners of the servers can find out who runs the crawler, by a line that a request may hold."""
     if not config.contact_url and not isinstance(config, MiniDownloadConfig):
         raise InputError(
             "download: contact_url is empty, expected the page or address where site owners reach whoever runs this "
             "crawler (it is put into the user agent); set --download.contact-url"
+        )
+    if not user_agent(config).isprintable():
+        raise InputError(
+            f"download: user_agent or contact_url holds what no line of a request may, found {user_agent(config)!r}; set "
+            "--download.user-agent and --download.contact-url without line breaks"
         )
 
 

@@ -7,7 +7,7 @@ law     a connection is made to an address that the resolver gave out for this v
 law     what is received and not yet taken is at most 2 * ROOM_BYTES a connection, then the server waits; what is not body is
         at most MAX_FRAME_BYTES more than the body itself
 law     a connection is used again only after an answer that was whole, said nothing against it, and was followed by nothing
-cost    no timers and no task of its own: a third of aiohttp's time for a picture. User and password in a URL are not sent
+cost    no timers and no task of its own (RESULTS.md). User and password in a URL are not sent
 source  RFC 9112, as llhttp (httptools) reads it; RFC 8305, as aiohappyeyeballs does it
 """
 

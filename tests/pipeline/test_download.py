@@ -268,6 +268,12 @@ def test_nobody_crawls_without_a_contact():
         download.plan(wit().download, [])
 
 
+@pytest.mark.parametrize("field", ["user_agent", "contact_url"])
+def test_a_line_break_in_the_user_agent_is_no_header_of_its_own(field, tmp_path):
+    with serve({}, tmp_path) as site, pytest.raises(InputError, match=r"holds what no line of a request may, found .*X: y"):
+        Worker(site.config(**{field: "us\r\nX: y"}), {})
+
+
 def test_a_table_that_is_not_balanced_is_refused(tmp_path):
     with serve({}, tmp_path) as site, pytest.raises(ValueError, match="download: no column 'image_url'"):
         Worker(site.config(), {})(pairs([]).drop_columns(["image_url"]))

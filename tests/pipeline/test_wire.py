@@ -66,11 +66,19 @@ class Line(asyncio.Transport):
             data = data[len(part) :]
 
 
-async def hear(pieces: list[bytes], ends: bool) -> tuple[Connection, bytes]:
-    """Ask, and get the answer in these pieces, one whenever nothing is left to do.  -> the connection, the body. OSError"""
+async def asked() -> tuple[Connection, Line, asyncio.Task[None]]:
+    """A connection that a request was written to, its line, and who waits for the head of the answer."""
     connection = Connection("http://site.test", memoryview(bytearray(ROOM_BYTES)))
     line = Line(connection)
     connection.connection_made(line)
+    asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
+    await asyncio.sleep(0)
+    return connection, line, asking
+
+
+async def hear(pieces: list[bytes], ends: bool) -> tuple[Connection, bytes]:
+    """Ask, and get the answer in these pieces, one whenever nothing is left to do.  -> the connection, the body. OSError"""
+    connection, line, asking = await asked()
 
     async def speak() -> None:
         for piece in pieces:
@@ -81,7 +89,7 @@ async def hear(pieces: list[bytes], ends: bool) -> tuple[Connection, bytes]:
 
     async with asyncio.TaskGroup() as group:
         group.create_task(speak())
-        await connection.ask(b"GET / HTTP/1.1\r\n\r\n")
+        await asking
         body = b""
         while piece := await connection.piece():
             body += piece
@@ -156,11 +164,7 @@ def test_a_connection_that_says_more_than_it_was_asked_is_not_used_again() -> No
 
 def test_a_reader_that_waits_stops_the_server() -> None:
     async def look() -> None:
-        connection = Connection("http://site.test", memoryview(bytearray(ROOM_BYTES)))
-        line = Line(connection)
-        connection.connection_made(line)
-        asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
-        await asyncio.sleep(0)
+        connection, line, asking = await asked()
         line.carry(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n" + bytes(100_000_000))
         assert line.is_paused
         await asking
@@ -174,11 +178,7 @@ def test_a_reader_that_waits_stops_the_server() -> None:
 
 def test_what_may_wait_behind_an_answer_that_nobody_took_is_nobodys_answer() -> None:
     async def look(num_bytes: int) -> tuple[bool, bool]:
-        connection = Connection("http://site.test", memoryview(bytearray(ROOM_BYTES)))
-        line = Line(connection)
-        connection.connection_made(line)
-        asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
-        await asyncio.sleep(0)
+        connection, line, asking = await asked()
         line.carry(b"HTTP/1.1 404 Not Found\r\nContent-Length: %d\r\n\r\n" % num_bytes + bytes(num_bytes))
         await asking
         before = connection.is_clean
@@ -192,11 +192,7 @@ def test_what_may_wait_behind_an_answer_that_nobody_took_is_nobodys_answer() -> 
 
 def test_tls_that_breaks_off_is_no_certificate_that_does_not_verify() -> None:
     async def look() -> None:
-        connection = Connection("https://site.test", memoryview(bytearray(ROOM_BYTES)))
-        line = Line(connection)
-        connection.connection_made(line)
-        asking = asyncio.create_task(connection.ask(b"GET / HTTP/1.1\r\n\r\n"))
-        await asyncio.sleep(0)
+        connection, line, asking = await asked()
         line.end(ssl.SSLError(1, "bad record mac"))
         with pytest.raises(Broken, match="the connection was closed"):
             await asking
